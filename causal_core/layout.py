@@ -1,19 +1,21 @@
 """Layered layout of a directed acyclic graph, left to right: pure geometry, no drawing.
 
-The four steps of Sugiyama, Tagawa and Toda (1981): longest-path layers, stand-ins where an edge passes a layer, an order
-within layers by barycentres and swaps, and coordinates. The last step is an isotonic regression (pool adjacent violators):
+The steps of Sugiyama, Tagawa and Toda (1981): longest-path layers, stand-ins where an edge passes a layer, an order in
+layers by barycentres and swaps, and coordinates. The last step is an isotonic regression (pool adjacent violators):
 every slot goes as near to the mean of its neighbours as order and spacing allow.
 """
 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 MAX_STAND_INS = 4000
 MAX_SWAPPED = 250
+MAX_CAREFUL = 12
+CELL = 8.0
 
 Point = tuple[float, float]
 Slot = tuple[str, ...]  # (name,) for a node, (source, target, layer) for a stand-in
@@ -28,13 +30,17 @@ class Box(NamedTuple):
     width: float
     height: float
 
-    def side(self, direction: Point) -> Point:
-        """The middle of the side that lies in a direction, one of (1, 0), (-1, 0), (0, 1), (0, -1)."""
-        return self.x + direction[0] * self.width / 2, self.y + direction[1] * self.height / 2
+    def side(self, direction: Point, shift: float = 0.0) -> Point:
+        """A point on the side that lies in a direction ((1, 0), (-1, 0), (0, 1), (0, -1)).
 
-    def holds(self, point: Point, margin: float) -> bool:
-        """Whether a point lies inside or nearer than `margin`."""
-        return abs(point[0] - self.x) < self.width / 2 + margin and abs(point[1] - self.y) < self.height / 2 + margin
+        `shift` moves it along the side, from -0.5 (one corner) over 0 (the middle) to 0.5 (the other corner).
+        """
+        dx, dy = direction[0] / 2 + shift * abs(direction[1]), direction[1] / 2 + shift * abs(direction[0])
+        return self.x + dx * self.width, self.y + dy * self.height
+
+    def holds(self, point: Point) -> bool:
+        """Whether a point lies inside."""
+        return abs(point[0] - self.x) < self.width / 2 and abs(point[1] - self.y) < self.height / 2
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class Layout:
     height: float
 
 
-def layered(names: Sequence[str], edges: Sequence[tuple[str, str]], spacing: Spacing) -> Layout:
+def layered(names: Sequence[str], edges: Sequence[tuple[str, str]], spacing: Spacing, room: float = 0.0) -> Layout:
     """Lay out a directed acyclic graph; the same input always gives the same layout.
 
     Parameters
@@ -66,6 +72,7 @@ def layered(names: Sequence[str], edges: Sequence[tuple[str, str]], spacing: Spa
     names : all nodes; ties are broken by their order
     edges : pairs (source, target)
     spacing : Spacing
+    room : width to fill where that takes at most doubling the space between layers
 
     Examples
     --------
@@ -80,7 +87,9 @@ def layered(names: Sequence[str], edges: Sequence[tuple[str, str]], spacing: Spa
     columns = _ordered(columns, left, right)
     height = {slot: spacing.height if len(slot) == 1 else spacing.stand_in for column in columns for slot in column}
     y = _placed(columns, left, right, height, spacing.between_slots)
-    step = spacing.width + spacing.between_layers
+    free = (room - len(columns) * spacing.width) / max(1, len(columns) - 1)
+    between = min(max(free, spacing.between_layers), 2 * spacing.between_layers)
+    step = spacing.width + between
     x = {slot: i * step + spacing.width / 2 for i, column in enumerate(columns) for slot in column}
     boxes = {name: Box(x[name,], y[name,], spacing.width, spacing.height) for name in names}
     leave = {slot: _ports(slot, near, y, spacing.height) for slot, near in right.items() if len(slot) == 1}
@@ -91,10 +100,20 @@ def layered(names: Sequence[str], edges: Sequence[tuple[str, str]], spacing: Spa
         for slot, following in zip(chain, chain[1:]):
             start = x[slot] + spacing.width / 2, y[slot] if len(slot) > 1 else leave[slot][following]
             end = x[following] - spacing.width / 2, y[following] if len(following) > 1 else enter[following][slot]
-            reach = (end[0] - start[0]) / 2 if end[0] - start[0] <= spacing.between_layers + 1 else spacing.between_layers
+            reach = min((end[0] - start[0]) / 2, between)
             points += bezier(start, (start[0] + reach, start[1]), (end[0] - reach, end[1]), end)
         routes[edge] = tuple(points)
-    return Layout(boxes, routes, len(columns) * step - spacing.between_layers, max(y[s] + height[s] / 2 for s in y))
+    return Layout(boxes, routes, len(columns) * step - between, max(y[s] + height[s] / 2 for s in y))
+
+
+def turned(layout: Layout) -> Layout:
+    """The same layout from top to bottom instead of left to right."""
+    return Layout(
+        {name: Box(box.y, box.x, box.height, box.width) for name, box in layout.boxes.items()},
+        {edge: tuple((y, x) for x, y in route) for edge, route in layout.routes.items()},
+        layout.height,
+        layout.width,
+    )
 
 
 def bezier(a: Point, b: Point, c: Point, d: Point, steps: int = 24) -> list[Point]:
@@ -104,38 +123,66 @@ def bezier(a: Point, b: Point, c: Point, d: Point, steps: int = 24) -> list[Poin
         t = i / steps
         u = 1 - t
         wa, wb, wc, wd = u * u * u, 3 * u * u * t, 3 * u * t * t, t * t * t
-        points.append(
-            (wa * a[0] + wb * b[0] + wc * c[0] + wd * d[0], wa * a[1] + wb * b[1] + wc * c[1] + wd * d[1])
-        )
+        points.append((wa * a[0] + wb * b[0] + wc * c[0] + wd * d[0], wa * a[1] + wb * b[1] + wc * c[1] + wd * d[1]))
     return points
 
 
-def arc(first: Box, second: Box, others: Iterable[Box], routes: Iterable[Sequence[Point]]) -> list[Point]:
-    """A curve between two boxes that avoids other boxes, keeps off routes where it can, and is short.
+def arcs(
+    pairs: Sequence[tuple[str, str]], boxes: Mapping[str, Box], routes: Mapping[tuple[str, str], Sequence[Point]]
+) -> dict[tuple[str, str], list[Point]]:
+    """Curves between pairs of boxes that avoid other boxes, keep off routes where they can, and are short.
 
-    Tries all pairs of sides with a few strengths of bend; it may reach outside the layout.
+    All sides are tried with a few places on them and a few strengths of bend; a curve may reach outside the layout.
     """
-    others = list(others)
-    cloud = {(round(px / 8), round(py / 8)) for route in routes for px, py in route}
-    best, best_cost = [], float("inf")
-    sides = ((0, -1), (0, 1), (-1, 0), (1, 0))
-    for bend in (30.0, 55.0, 90.0, 140.0):
-        for out in sides:
-            for back in sides:
-                start, end = first.side(out), second.side(back)
-                points = bezier(
-                    start, (start[0] + out[0] * bend, start[1] + out[1] * bend),
-                    (end[0] + back[0] * bend, end[1] + back[1] * bend), end,
-                )  # fmt: skip
-                inner = points[2:-2]
-                blocked = sum(box.holds(point, 6.0) for box in others for point in inner)
-                blocked += sum(box.holds(point, 0.0) for box in (first, second) for point in points[1:-1])
-                touched = len({(round(px / 8), round(py / 8)) for px, py in inner} & cloud)
-                length = sum(abs(p[0] - q[0]) + abs(p[1] - q[1]) for p, q in zip(points, points[1:]))
-                cost = 400.0 * blocked + 25.0 * touched + length
-                if cost < best_cost:
-                    best, best_cost = points, cost
-    return best
+    occupied = {
+        (i, j): name
+        for name, box in boxes.items()
+        for i in range(round((box.x - box.width / 2) / CELL), round((box.x + box.width / 2) / CELL) + 1)
+        for j in range(round((box.y - box.height / 2) / CELL), round((box.y + box.height / 2) / CELL) + 1)
+    }
+    passed = {cell for route in routes.values() for cell in cells(route)}
+    used: dict[str, list[Point]] = {}
+    for (source, target), route in routes.items():
+        used.setdefault(source, []).append(route[0])
+        used.setdefault(target, []).append(route[-1])
+    few = len(pairs) <= MAX_CAREFUL
+    bends, shifts = ((30.0, 55.0, 90.0, 140.0), (0.0, -0.3, 0.3)) if few else ((55.0,), (0.0,))
+    sides = [(side, shift) for shift in shifts for side in ((0, -1), (0, 1), (-1, 0), (1, 0))]
+
+    def cost(pair: tuple[str, str], points: Sequence[Point]) -> float:
+        blocked = sum(occupied.get(cell, pair[0]) not in pair for cell in cells(points[1:-1]))
+        blocked += sum(boxes[name].holds(point) for name in pair for point in points[1:-1])
+        touched = len(passed.intersection(cells(points[2:-2])))
+        tight = sum(
+            abs(end[0] - port[0]) + abs(end[1] - port[1]) < 14.0
+            for name, end in zip(pair, (points[0], points[-1]))
+            for port in used.get(name, ())
+        )
+        length = sum(abs(p[0] - q[0]) + abs(p[1] - q[1]) for p, q in zip(points, points[1:]))
+        return 300.0 * blocked + 150.0 * tight + 12.0 * touched + length
+
+    result = {}
+    for pair in pairs:
+        candidates = []
+        for bend in bends:
+            for out, shift in sides:
+                for back, shift_back in sides:
+                    a, d = boxes[pair[0]].side(out, shift), boxes[pair[1]].side(back, shift_back)
+                    b, c = (a[0] + out[0] * bend, a[1] + out[1] * bend), (d[0] + back[0] * bend, d[1] + back[1] * bend)
+                    candidates.append(bezier(a, b, c, d))
+        result[pair] = min(candidates, key=lambda points: cost(pair, points))
+        passed.update(cells(result[pair]))
+        used.setdefault(pair[0], []).append(result[pair][0])
+        used.setdefault(pair[1], []).append(result[pair][-1])
+    return result
+
+
+def cells(points: Sequence[Point]) -> Iterator[tuple[int, int]]:
+    """The cells of a square grid (side CELL) that a polyline passes, without gaps."""
+    for (x0, y0), (x1, y1) in zip(points, points[1:]):
+        steps = int(max(abs(x1 - x0), abs(y1 - y0)) / CELL) + 1
+        for i in range(steps):
+            yield round((x0 + (x1 - x0) * i / steps) / CELL), round((y0 + (y1 - y0) * i / steps) / CELL)
 
 
 def _columns(
@@ -235,7 +282,7 @@ def _crossings(columns: list[list[Slot]], right: Links, place: Mapping[Slot, flo
 
 
 def _placed(
-    columns: list[list[Slot]], left: Links, right: Links, height: Mapping[Slot, float], gap: float, rounds: int = 24
+    columns: list[list[Slot]], left: Links, right: Links, height: Mapping[Slot, float], gap: float, rounds: int = 40
 ) -> dict[Slot, float]:
     """Vertical centres, from 0 down: relax every slot towards its neighbours, column by column, both ways."""
     y: dict[Slot, float] = {}
@@ -244,12 +291,16 @@ def _placed(
         for slot in column:
             y[slot] = at + height[slot] / 2
             at += height[slot] + gap
+
+    def pull(slot: Slot) -> float:
+        near = left.get(slot, []) + right.get(slot, [])
+        # A long edge bends for its nodes rather than they for it.
+        weights = [0.3 if len(n) > len(slot) else 1.0 for n in near]
+        return sum(w * y[n] for w, n in zip(weights, near)) / sum(weights) if near else y[slot]
+
     for turn in range(rounds):
         for column in columns if turn % 2 else reversed(columns):
-            wanted = []
-            for slot in column:
-                near = left.get(slot, []) + right.get(slot, [])
-                wanted.append(sum(y[n] for n in near) / len(near) if near else y[slot])
+            wanted = [pull(slot) for slot in column]
             y.update(zip(column, spread(wanted, [height[slot] for slot in column], gap)))
     top = min(y[slot] - height[slot] / 2 for slot in y)
     return {slot: at - top for slot, at in y.items()}

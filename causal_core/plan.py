@@ -1,7 +1,7 @@
 """Interventions and what follows from them: which concepts are set, which change with them, which must not move.
 
-The plan comes from abduction, action and prediction over the graph's mechanisms (Pearl, Causality, 2nd edition, section
-7.1.1). Without mechanisms it still tells descendants from invariants, and the user says what the descendants become.
+The plan comes from abduction, action and prediction over the graph's mechanisms (Pearl, Causality, 2nd edition, theorem
+7.1.7). Without mechanisms it still tells descendants from invariants, and the user says what the descendants become.
 """
 
 from __future__ import annotations

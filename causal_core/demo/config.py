@@ -107,7 +107,8 @@ class DemoConfig:
 
 PRESETS = {
     "micro": DemoConfig("micro", size=64, patch=4, latent_channels=24, widths=(64, 128, 128)),
-    "small": DemoConfig("small", size=128, patch=4, latent_channels=24, widths=(96, 192, 288), text_width=192, text_heads=6),
+    "small": DemoConfig("small", size=128, patch=4, latent_channels=24, widths=(96, 192, 192), text_width=192,
+                        text_heads=6),
 }
 
 

@@ -1,23 +1,20 @@
 """The bundled text-to-image model: UNet, text encoder and latents in one weights file.
 
-The file is safetensors with the prefixes "unet." (diffusers' names), "text." and "latents."; its metadata holds one JSON
-document with the config, the vocabulary and the provenance.
+The file is safetensors with the prefixes "unet." (diffusers' names), "text." and "latents."; its metadata holds one
+JSON document with the config, the vocabulary and the provenance.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from ..errors import CounterfactError, check_schema
+from ..errors import CounterfactError
+from ..weights import read_tensors, write_tensors
 from .config import DemoConfig
 from .latents import PatchPCA
 from .schedule import denoised, sampling_sigmas, solve
@@ -25,48 +22,6 @@ from .text_encoder import TextEncoder
 from .tokenizer import WordTokenizer
 
 KIND, SCHEMA_VERSION = "counterfact.demo-model", 1
-METADATA_KEY = "counterfact"
-
-
-def write_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor], document: Mapping[str, Any]) -> None:
-    """Write a safetensors file with one JSON document in its metadata; a reader never sees half a file."""
-    path = Path(path)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        save_file(
-            {name: t.detach().cpu().contiguous() for name, t in tensors.items()},
-            part,
-            metadata={METADATA_KEY: json.dumps(document, sort_keys=True, allow_nan=False)},
-        )
-        with open(part, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def read_tensors(path: str | Path, kind: str, version: int) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Read what :func:`write_tensors` wrote.
-
-    Raises
-    ------
-    CounterfactError
-        If the file is missing, cut short, or of another kind.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            document = json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except OSError as error:
-        raise CounterfactError(f"cannot read {path}: {error.strerror or 'no such file'}; check the path") from None
-    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CounterfactError(f"{path} is damaged or no safetensors file ({error}); download or export it again") from None
-    try:
-        check_schema(document, kind, version)
-    except CounterfactError as error:
-        raise CounterfactError(f"{path}: {error}") from None
-    return tensors, document
 
 
 class DemoModel(torch.nn.Module):
@@ -79,7 +34,9 @@ class DemoModel(torch.nn.Module):
     provenance : where the weights come from (images seen, steps, data), JSON values
     """
 
-    def __init__(self, config: DemoConfig, vocabulary: Iterable[str], provenance: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, config: DemoConfig, vocabulary: Iterable[str], provenance: Mapping[str, Any] | None = None
+    ) -> None:
         from diffusers import UNet2DConditionModel
 
         super().__init__()
@@ -176,6 +133,6 @@ def to_uint8(images: torch.Tensor) -> np.ndarray:
     return ((images.clamp(-1, 1) + 1) * 127.5).round().byte().movedim(1, -1).cpu().numpy()
 
 
-def from_uint8(images: np.ndarray) -> torch.Tensor:
+def from_uint8(images: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
     """uint8 [B, H, W, 3] to float32 [B, 3, H, W] in -1..1."""
-    return torch.from_numpy(np.ascontiguousarray(images)).movedim(-1, 1).float() / 127.5 - 1
+    return torch.from_numpy(np.ascontiguousarray(images)).to(device).movedim(-1, 1).float() / 127.5 - 1

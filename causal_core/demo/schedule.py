@@ -1,8 +1,8 @@
 """The noise schedule and v-prediction in sigma space, and a sampler for previews and evaluation.
 
 Cosine schedule of Nichol and Dhariwal 2021 (eq. 17) and v-prediction of Salimans and Ho 2022, with the same 1000 sigmas
-and the same rounding of sigma to a timestep as ComfyUI's `ModelSamplingDiscrete` with `{"beta_schedule": "cosine"}`. All
-functions use the variance exploding form x = x0 + sigma * noise.
+and the same rounding of sigma to a timestep as ComfyUI's `ModelSamplingDiscrete` with `{"beta_schedule": "cosine"}`.
+All functions use the variance exploding form x = x0 + sigma * noise.
 """
 
 from __future__ import annotations
@@ -71,9 +71,14 @@ def denoised(unet: Callable, x: torch.Tensor, sigma: torch.Tensor, context: torc
     return from_v(x, v.to(x), sigma)
 
 
-def sampling_sigmas(steps: int) -> torch.Tensor:
-    """Falling noise levels for a number of steps, evenly spaced in time, and a final 0: [steps + 1]."""
-    t = torch.linspace(STEPS - 1, 0, steps + 1).round().long()[:-1]
+def sampling_sigmas(steps: int, skip: float = 0.0) -> torch.Tensor:
+    """Falling noise levels, evenly spaced in time, and a final 0: [steps + 1].
+
+    The levels of ComfyUI's scheduler "simple". ``skip`` (0 to below 1) leaves out that share of the time, the noisiest, and
+    spreads the steps over the rest: above a sigma of a few tens nothing of a picture is left to edit.
+    """
+    total = max(steps, round(steps / (1.0 - skip)))
+    t = [STEPS - 1 - int(i * STEPS / total) for i in range(total - steps, total)]
     return torch.cat([sigmas()[t], torch.zeros(1)])
 
 

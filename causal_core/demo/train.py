@@ -1,8 +1,8 @@
 """Resumable training of the bundled text-to-image model.
 
-Weighted v-prediction (min-SNR with gamma 5, Hang et al. 2023) with AdamW, warm-up, cosine decay to the planned number of
-images and an average of the weights. A run folder holds two checkpoints, a log and sample pictures; starting the same
-command again goes on exactly where the last checkpoint was, also after a crash or with a larger number of images.
+Weighted v-prediction (min-SNR with gamma 5, Hang et al. 2023) with AdamW, warm-up, cosine decay to the planned number
+of images and an average of the weights. A run folder holds two checkpoints, a log and sample pictures; starting the
+same command again goes on exactly where the last checkpoint was, also after a crash or with a larger number of images.
 
     python -m causal_core.demo.train --config micro --images 150000 --run runs/micro
 """
@@ -27,12 +27,13 @@ from typing import Any, Iterator
 import numpy as np
 import torch
 
-from ..errors import CounterfactError
-from ..worlds import get_world
-from . import data as scene_data
+from ..errors import CounterfactError, finite
+from ..weights import read_tensors, write_tensors
+from ..worlds import dataset, get_world
+from ..worlds.dataset import SceneData
 from .config import DemoConfig, get_config
-from .data import SceneData, training_caption
-from .model import DemoModel, from_uint8, generate, read_tensors, write_tensors
+from .captions import training_caption
+from .model import DemoModel, from_uint8, generate
 from .schedule import STEPS, scale_input, sigmas, v_target
 
 log = logging.getLogger("counterfact")
@@ -52,7 +53,9 @@ def learning_rate(step: int, steps: int) -> float:
     return LEARNING_RATE * min((step + 1) / WARM_UP, 1.0) * decay
 
 
-def v_loss(model: DemoModel, unet: Callable, x0: torch.Tensor, captions: Sequence[str], rng: torch.Generator) -> torch.Tensor:
+def v_loss(
+    model: DemoModel, unet: Callable, x0: torch.Tensor, captions: Sequence[str], rng: torch.Generator
+) -> torch.Tensor:
     """Weighted v-prediction loss of latents [B, C, h, w], a scalar."""
     # Stratified timesteps: the same distribution with less variance from batch to batch.
     places = (torch.arange(len(x0), device=x0.device) + torch.rand(len(x0), generator=rng, device=x0.device)) / len(x0)
@@ -77,7 +80,9 @@ class Trainer:
     device : "cpu" or "cuda"
     """
 
-    def __init__(self, config: DemoConfig, data: SceneData, batch: int = 32, seed: int = 0, device: str = "cpu") -> None:
+    def __init__(
+        self, config: DemoConfig, data: SceneData, batch: int = 32, seed: int = 0, device: str = "cpu"
+    ) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.model = DemoModel(config, data.world.vocabulary())
@@ -97,14 +102,14 @@ class Trainer:
     def fit_latents(self, count: int = 1000) -> None:
         """Fit the latents to the first pictures; once, before the first step."""
         images, _ = self.data.batch(range(min(count, len(self.data))))
-        self.model.latents.fit(from_uint8(images).to(self.device))
+        self.model.latents.fit(from_uint8(images, self.device))
         self.average.latents.load_state_dict(self.model.latents.state_dict())
 
     def train_step(self, steps: int) -> torch.Tensor:
         """One step of a plan of `steps`; returns the loss as a scalar tensor."""
         images, values = self.data.batch(self.choices.integers(len(self.data), size=self.batch))
         captions = [training_caption(self.data.world, v, self.choices) for v in values]
-        x0 = self.model.latents.encode(from_uint8(images).to(self.device))
+        x0 = self.model.latents.encode(from_uint8(images, self.device))
         with torch.autocast("cuda", torch.bfloat16) if self.cuda else nullcontext():
             loss = v_loss(self.model, self.unet, x0, captions, self.noise)
         loss.backward()
@@ -130,7 +135,8 @@ class Trainer:
         tensors["noise"] = self.noise.get_state()
         document = {
             "kind": KIND, "schema_version": SCHEMA_VERSION, "config": self.model.config.to_dict(), "step": self.step,
-            "images": self.images, "batch": self.batch, "data": self.data.key, "choices": self.choices.bit_generator.state,
+            "images": self.images, "batch": self.batch, "data": self.data.key,
+            "choices": self.choices.bit_generator.state,
         }
         # A crash between the two renames leaves only the previous checkpoint, which resume() then takes.
         if (folder / CHECKPOINT).exists():
@@ -156,11 +162,11 @@ class Trainer:
                 log.warning("%s", error)
                 errors.append(str(error))
         if errors:
-            raise CounterfactError(f"run folder {folder}: no checkpoint can be used; choose an empty folder. {errors[0]}")
+            raise CounterfactError(f"run folder {folder}: no usable checkpoint; choose an empty folder. {errors[0]}")
         return False
 
     def _restore(self, tensors: dict[str, torch.Tensor], document: dict[str, Any]) -> None:
-        if document["config"] != self.model.config.to_dict():
+        if document.get("config") != self.model.config.to_dict():
             raise CounterfactError("the checkpoint was made with another model config")
 
         def part(prefix: str) -> dict[str, torch.Tensor]:
@@ -169,16 +175,15 @@ class Trainer:
         try:
             self.model.load_state_dict(part("model."))
             self.average.load_state_dict(part("average."))
-        except RuntimeError as error:
+            for name, parameter in self.parameters.items() if document["step"] else ():
+                self.optimizer.state[parameter] = {
+                    key: tensors[f"optimizer.{key}.{name}"].to(self.device) for key in ("step", "exp_avg", "exp_avg_sq")
+                }
+            self.noise.set_state(tensors["noise"])
+            self.choices.bit_generator.state = document["choices"]
+            self.step, self.images = document["step"], document["images"]
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
             raise CounterfactError(f"the checkpoint does not fit the model: {error}") from None
-        keys = ("step", "exp_avg", "exp_avg_sq")
-        for name, parameter in self.parameters.items() if document["step"] else ():
-            self.optimizer.state[parameter] = {
-                key: tensors[f"optimizer.{key}.{name}"].to(self.device) for key in keys
-            }
-        self.noise.set_state(tensors["noise"])
-        self.choices.bit_generator.state = document["choices"]
-        self.step, self.images = document["step"], document["images"]
 
     def export(self, path: Path) -> None:
         """Write the averaged weights as the one file that :meth:`DemoModel.load` reads."""
@@ -252,17 +257,22 @@ def train(
     """
     from tqdm import tqdm
 
+    for name, number in {"images": images, "threads": threads, "batch": batch, "scenes": scenes}.items():
+        finite(number, name, low=1)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device != "cpu" and not torch.cuda.is_available():
+        raise CounterfactError(f'device: "{device}" needs a CUDA GPU and there is none; use cpu')
     folder = Path(out_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(threads)
     config = get_config(config_name)
+    torch.set_num_threads(threads)
     data = SceneData(get_world(world), config.size, scenes)
     data.render(FIRST_SHARDS)
     if render and len(data) < scenes:
         spawn = multiprocessing.get_context("spawn")
         arguments = (world, data.size, data.count, data.seed)
-        spawn.Process(target=scene_data.render_all, args=arguments, daemon=True).start()
-    run = Trainer(config, data, batch, seed, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        spawn.Process(target=dataset.render_all, args=arguments, daemon=True).start()
+    run = Trainer(config, data, batch, seed, device)
     if not run.resume(folder):
         run.fit_latents()
     steps = math.ceil(images / batch)
@@ -286,12 +296,13 @@ def train(
                 bar.set_postfix(loss=f"{loss:.4f}", scenes=data.refresh())
                 with open(folder / "log.jsonl", "a", encoding="utf-8") as file:
                     file.write(json.dumps({"step": run.step, "images": run.images, "loss": round(loss, 5)}) + "\n")
+                # Before a checkpoint, so that none is ever written of a model that has diverged.
                 if not math.isfinite(loss):
-                    raise CounterfactError(f"training diverged at step {run.step}; start again from {folder / PREVIOUS}")
+                    raise CounterfactError(f"training diverged at step {run.step}: use another --seed or --batch")
                 logged = now
-            if now - saved > save_seconds:
-                run.save(folder)
-                saved = now
+                if now - saved > save_seconds:
+                    run.save(folder)
+                    saved = now
             if now - sampled > sample_seconds:
                 preview()
                 sampled = now
@@ -305,7 +316,7 @@ def train(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the training command."""
     parser.add_argument("--config", default="micro", help="size of the model: micro (64 px) or small (128 px)")
-    parser.add_argument("--run", default="runs/demo-model", help="run folder; the same folder goes on with a stopped run")
+    parser.add_argument("--run", default="runs/demo-model", help="run folder; a stopped run goes on in it")
     parser.add_argument("--images", type=int, default=150_000, help="planned number of pictures, repeats counted")
     parser.add_argument("--scenes", type=int, default=50_000, help="number of different pictures to render")
     parser.add_argument("--world", default="cottage", help="world to learn")

@@ -21,7 +21,6 @@ import torch
 
 from ..attention.capture import AttentionMaps
 from ..attention.spans import Span
-from ..concepts import caption
 from ..errors import CounterfactError
 from ..plan import CounterfactualPlan
 from .inversion import Trajectory, invert
@@ -80,16 +79,6 @@ class Result:
     latent: torch.Tensor
     regions: Mapping[str, torch.Tensor] = field(default_factory=dict)
     evaluations: int = 0
-
-
-def captions(plan: CounterfactualPlan) -> list[str]:
-    """The captions c_0 ... c_K of a plan: the factual one, then one more affected concept changed in each."""
-    changed: dict[str, str] = {}
-    rows = [caption(plan.concepts)]
-    for item in plan.affected:
-        changed[item.name] = item.counterfactual
-        rows.append(caption(plan.concepts, changed))
-    return rows
 
 
 def edits(plan: CounterfactualPlan, strength: float) -> list[Edit]:
@@ -197,7 +186,7 @@ def counterfactual(
 
     Parameters
     ----------
-    denoise : denoiser over the captions that :func:`captions` gives for the plan
+    denoise : denoiser over the captions of the plan (:func:`causal_core.guidance.captions.captions`)
     x0 : latent of the factual picture, [B, C, h, w]
     sigmas : noise levels, falling, the last one 0
     progress : called with a running step number over inversion, locating and sampling, and the denoised latent

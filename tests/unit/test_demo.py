@@ -11,11 +11,12 @@ import torch
 
 from causal_core.demo import schedule, train
 from causal_core.demo.config import PRESETS, DemoConfig, get_config
-from causal_core.demo.data import SceneData, training_caption
+from causal_core.demo.captions import training_caption
 from causal_core.demo.latents import PatchPCA
 from causal_core.demo.model import DemoModel, from_uint8, generate, to_uint8
 from causal_core.demo.tokenizer import END, PAD, START, UNKNOWN, WordTokenizer
 from causal_core.errors import CounterfactError
+from causal_core.worlds.dataset import SceneData
 
 TINY = DemoConfig("tiny", size=16, patch=4, latent_channels=8, widths=(32,), text_width=16, text_heads=2, max_length=16)
 COLOURS = {"red": (220, 40, 40), "blue": (40, 60, 220), "green": (40, 160, 60)}
@@ -54,7 +55,7 @@ class StubWorld:
 @pytest.fixture
 def data(tmp_path, monkeypatch):
     monkeypatch.setenv("COUNTERFACT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("causal_core.demo.data.SHARD", 20)
+    monkeypatch.setattr("causal_core.worlds.dataset.SHARD", 20)
     data = SceneData(StubWorld(), 16, count=50)
     data.render(1)
     return data
@@ -83,8 +84,10 @@ def test_cottage_captions_fit_and_are_known():
 
     world = get_world("cottage")
     tokenizer = WordTokenizer(world.vocabulary(), 64)
-    for concepts in (world.concepts(),):
-        longest = [max((p for v in c.domain for p in world.phrases(c.name, v)), key=lambda p: len(p.split())) for c in concepts]
+    longest = [
+        max((p for value in concept.domain for p in world.phrases(concept.name, value)), key=lambda p: len(p.split()))
+        for concept in world.concepts()
+    ]
     ids = tokenizer.encode(", ".join(longest))
     assert UNKNOWN not in ids and END in ids and ids[-1] == PAD
 
@@ -244,3 +247,5 @@ def test_the_command_trains_and_goes_on(data, tmp_path, monkeypatch):
     train.train("tiny", tmp_path / "run", 16, **options)
     assert DemoModel.load(weights).provenance["images"] == 16
     assert (tmp_path / "run" / "sample-00000016.png").exists()
+    with pytest.raises(CounterfactError, match="batch"):
+        train.train("tiny", tmp_path / "run", 8, batch=0)

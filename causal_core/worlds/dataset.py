@@ -1,10 +1,10 @@
-"""Training pictures of a world, rendered once into a cache folder, and the captions that go with them.
+"""Training pictures of a world and the values behind them, rendered once into a cache folder.
 
 Half of the scenes follow the world's own mechanisms; a quarter is drawn under random interventions and a quarter with
 all variables independent, so that the model also learns combinations that the world would hardly ever show. Shards
 appear one by one and are complete as soon as they are visible: training can start on the first while others render.
 
-    python -m causal_core.demo.data --world cottage --size 64 --count 50000
+    python -m causal_core.worlds.dataset --world cottage --size 64 --count 50000
 """
 
 from __future__ import annotations
@@ -14,24 +14,20 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..worlds import World, get_world
+from ..cache import cache_dir
+from . import World, get_world
 
 log = logging.getLogger("counterfact")
 
 SHARD = 1000
 # Benchmarks take small seeds: training scenes start far above them.
 FIRST_SEED = 1_000_000_000
-
-
-def cache_root() -> Path:
-    """The folder for data that can be made again: $COUNTERFACT_CACHE, or ~/.cache/counterfact."""
-    return Path(os.environ.get("COUNTERFACT_CACHE") or Path.home() / ".cache" / "counterfact")
 
 
 class SceneData:
@@ -49,7 +45,7 @@ class SceneData:
         described = [world.name, world.version, size, count, seed]
         digest = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:8]
         self.key = f"{world.name}-{world.version}-{size}-{count}-{digest}"
-        self.folder = cache_root() / "data" / self.key
+        self.folder = cache_dir() / "data" / self.key
         self._images: list[np.ndarray] = []
         self._values: list[list[dict[str, str]]] = []
         self.refresh()
@@ -76,7 +72,7 @@ class SceneData:
         return len(self)
 
     def render(self, shards: int | None = None) -> None:
-        """Render the first `shards` shards, or all; those that exist are kept, so that it can be stopped at any time."""
+        """Render the first `shards` shards, or all; those that exist are kept, so it can be stopped at any time."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for shard in range(self.shards if shards is None else shards):
             paths = self._paths(shard)
@@ -110,27 +106,6 @@ class SceneData:
         """Pictures, uint8 [B, size, size, 3], and the values of their concepts in caption order."""
         places = [divmod(int(i), SHARD) for i in indices]
         return np.stack([self._images[s][i] for s, i in places]), [self._values[s][i] for s, i in places]
-
-
-def training_caption(world: World, values: Mapping[str, str], rng: np.random.Generator) -> str:
-    """A caption of a scene as an artist might write it.
-
-    One in ten is empty (for classifier-free guidance), three in ten leave concepts out, one in ten changes their order;
-    each phrase is the canonical one in half of the cases and any of its paraphrases otherwise.
-    """
-    if rng.random() < 0.1:
-        return ""
-    names = list(values)
-    if rng.random() < 0.3:
-        kept = rng.random(len(names)) < rng.random()
-        names = [name for name, keep in zip(names, kept) if keep]
-    if rng.random() < 0.1:
-        rng.shuffle(names)
-    phrases = []
-    for name in names:
-        options = world.phrases(name, values[name])
-        phrases.append(options[0] if rng.random() < 0.5 else options[int(rng.integers(len(options)))])
-    return ", ".join(phrases)
 
 
 def render_all(world: str, size: int, count: int, seed: int) -> None:

@@ -1,0 +1,1 @@
+"""Benchmarks: every table of the README comes from here, with any seed."""

@@ -1,0 +1,22 @@
+"""The nodes: thin shells around `causal_core` that give it sockets, tooltips, progress and ComfyUI's models.
+
+Whatever is slow to import (torch is not: ComfyUI has it already) is imported when a node runs.
+"""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import concepts, csg, demo, graph, intervention
+from .mistakes import keep_log_plain
+
+
+class CounterfactExtension(ComfyExtension):
+    """What ComfyUI asks for the nodes."""
+
+    async def on_load(self) -> None:
+        keep_log_plain()
+        demo.register_folder()
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [node for topic in (demo, concepts, graph, intervention, csg) for node in topic.NODES]
