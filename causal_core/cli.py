@@ -61,8 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: list[str]) -> int:
     words = next((words for words in COMMANDS if tuple(argv[: len(words)]) == words), None)
     if words is None:
-        _overview(argv).parse_args(argv)
-        raise AssertionError("without a command, the overview ends the program")
+        overview = _overview(argv)
+        overview.parse_args(argv)
+        overview.error("no such command")
     command = COMMANDS[words]
     module = _load(command.module)
     parser = argparse.ArgumentParser(prog=" ".join(("counterfact", *words)), description=command.help)

@@ -134,6 +134,8 @@ def arcs(
 
     All sides are tried with a few places on them and a few strengths of bend; a curve may reach outside the layout.
     """
+    if not pairs:
+        return {}
     occupied = {
         (i, j): name
         for name, box in boxes.items()

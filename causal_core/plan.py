@@ -34,7 +34,7 @@ class Intervention:
     >>> both = Intervention({"season": "winter"}).merge(Intervention({"time": "night"}))
     >>> print(both)
     do(season = winter, time = night)
-    >>> both.merge(Intervention({"time": "noon"}))
+    >>> both.merge(Intervention({"time": "noon"}))  # doctest: +IGNORE_EXCEPTION_DETAIL
     Traceback (most recent call last):
     causal_core.errors.CounterfactError: do(time = noon) contradicts do(time = night): keep one of them
     """
@@ -93,8 +93,7 @@ def parse_intervention(typed: str, concepts: Concepts) -> Intervention:
     """
     intervention = Intervention()
     for line in typed_lines(typed):
-        wrapped = re.fullmatch(r"do\s*\((.*)\)", line)
-        for part in re.split("[,;]", wrapped[1] if wrapped else line):
+        for part in re.split("[,;]", re.sub(r"\bdo\s*\(([^()]*)\)", r"\1", line)):
             name, equals, value = part.partition("=")
             if not part.strip():
                 continue

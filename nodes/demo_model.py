@@ -70,7 +70,7 @@ def _reload(path: str | Path, name: str, disable_dynamic: bool = False) -> comfy
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): t.float() for name, t in tensors.items() if name.startswith(prefix)}
 
 
 def _checked(tensors: dict[str, torch.Tensor], module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -119,11 +119,11 @@ def _model(
     config: DemoConfig, latents: PatchPCA, tensors: dict[str, torch.Tensor], disable_dynamic: bool
 ) -> comfy.model_patcher.ModelPatcher:
     names = comfy.utils.unet_to_diffusers(config.comfy_unet_config())
-    weights = {names[name]: t.float() for name, t in tensors.items()}
-    load_device = memory.get_torch_device()
-    model = DemoBase(config, latents).get_model({}, device=memory.unet_inital_load_device(1, torch.float32))
+    weights = {names[name]: t for name, t in tensors.items()}
+    offload_device = memory.unet_offload_device()
+    model = DemoBase(config, latents).get_model({}, device=offload_device)
     kind = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
-    patcher = kind(model, load_device=load_device, offload_device=memory.unet_offload_device())
+    patcher = kind(model, load_device=memory.get_torch_device(), offload_device=offload_device)
     model.load_model_weights(_checked(weights, model.diffusion_model), "", assign=patcher.is_dynamic())
     return patcher
 
@@ -216,9 +216,9 @@ def _vae(config: DemoConfig, latents: PatchPCA) -> comfy.sd.VAE:
     vae.first_stage_model = latents.eval()
     vae.latent_channels = config.latent_channels
     vae.downscale_ratio = vae.upscale_ratio = config.patch
-    picture, grid = 12 * config.patch**2, 12 * config.patch**2
-    vae.memory_used_encode = lambda shape, dtype: picture * shape[2] * shape[3] * memory.dtype_size(dtype)
-    vae.memory_used_decode = lambda shape, dtype: grid * shape[2] * shape[3] * memory.dtype_size(dtype)
+    # Three copies of the picture, three colours each.
+    vae.memory_used_encode = lambda shape, dtype: 9 * shape[2] * shape[3] * memory.dtype_size(dtype)
+    vae.memory_used_decode = lambda shape, dtype: vae.memory_used_encode(shape, dtype) * config.patch**2
     vae.patcher = comfy.model_patcher.ModelPatcher(
         latents, load_device=vae.device, offload_device=memory.vae_offload_device()
     )

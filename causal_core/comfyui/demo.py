@@ -11,6 +11,7 @@ import re
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,7 @@ def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NODE.INPUT=VALUE",
-        help="change an input; NODE is a title, class or id, for instance 'CausalDoIntervention.value=night'",
+        help="change an input; NODE is a title, class or id, for instance 'CausalDoIntervention.do=time = night'",
     )
 
 
@@ -61,21 +62,20 @@ def demo(args: argparse.Namespace) -> int:
     pack = find_pack()
     workflow = args.workflow or pack / QUICKSTART
     document = _read_workflow(workflow)
-    start = time.monotonic()
     _make_folder(args.out)
-    shown = "{desc}: {elapsed}"
-    with tqdm(desc="Starting ComfyUI", bar_format=shown, mininterval=_interval()) as waiting:
-        server = ComfyServer(pack, port=args.port, on_wait=lambda seconds: waiting.update())
-        server.__enter__()
-    try:
-        client = server.client()
+    start = time.monotonic()
+    with ExitStack() as stack:
+        with tqdm(bar_format="Starting ComfyUI: {elapsed}", mininterval=_interval()) as waiting:
+            server = ComfyServer(pack, port=args.port, on_wait=lambda seconds: waiting.update())
+            stack.enter_context(server)
         ready = time.monotonic()
+        client = server.client()
         prompt = document if is_prompt(document) else ui_to_api(document, client.object_info())
         for change in args.set:
             set_input(prompt, change)
-        with tqdm(total=len(prompt), bar_format="{desc}: {percentage:3.0f}%|{bar}| [{elapsed}]", mininterval=0) as bar:
-            entry = client.run(prompt, Progress(bar, prompt))
-        outputs = entry["outputs"]
+        style = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}]"
+        with tqdm(total=len(prompt), bar_format=style, mininterval=_interval(), miniters=0) as bar:
+            outputs = client.run(prompt, Progress(bar, prompt))["outputs"]
         pictures, masks, graph = fetch_pictures(client, prompt, outputs)
         report = {
             "workflow": workflow.name,
@@ -85,8 +85,6 @@ def demo(args: argparse.Namespace) -> int:
             "report": _document(outputs, "counterfact_report"),
             "plan": _document(outputs, "counterfact_plan"),
         }
-    finally:
-        server.stop()
     written = write_results(args.out, pictures, masks, graph, report)
     print("\n".join(map(str, written)))
     return 0
@@ -119,21 +117,24 @@ class Progress:
         self.bar = bar
         self.prompt = prompt
         self.done: dict[str, float] = {}
+        self.doing = ""
 
     def __call__(self, kind: str, data: dict[str, Any]) -> None:
+        doing = self.doing
         if kind == "execution_cached":
             self.done.update(dict.fromkeys(data.get("nodes") or (), 1.0))
         elif kind == "progress_state":
             for node_id, state in (data.get("nodes") or {}).items():
-                share = state["value"] / state["max"] if state.get("max") else 0.0
-                self.done[node_id] = 1.0 if state.get("state") == "finished" else min(share, 1.0)
+                most = state.get("max") or 1
+                self.done[node_id] = 1.0 if state.get("state") == "finished" else min(state["value"] / most, 1.0)
                 if state.get("state") == "running":
-                    steps = f" {state['value']:g}/{state['max']:g}" if state.get("max", 1) > 1 else ""
-                    self.bar.set_description_str(node_title(self.prompt, node_id) + steps, refresh=False)
-        elif kind == "executing" and data.get("node") is None:
-            self.bar.set_description_str("Done", refresh=False)
-        self.bar.n = min(sum(self.done.values()), self.bar.total)
-        self.bar.refresh()
+                    doing = node_title(self.prompt, node_id) + (f" {state['value']:g}/{most:g}" if most > 1 else "")
+        elif kind == "executing":
+            doing = node_title(self.prompt, data["node"]) if data.get("node") else "Done"
+        if doing != self.doing:
+            self.doing = doing
+            self.bar.set_description_str(doing, refresh=sys.stderr.isatty())
+        self.bar.update(min(sum(self.done.values()), self.bar.total) - self.bar.n)
 
 
 def set_input(prompt: Prompt, change: str) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -137,12 +138,12 @@ class ComfyServer:
         raise ServerDied(f"ComfyUI {state}. The last lines of its log:\n{self.log_tail()}")
 
     def log_tail(self, lines: int = TAIL_LINES) -> str:
-        """The last lines of the log."""
+        """The last lines of the log, without colours."""
         try:
             written = self.log_file.read_text(encoding="utf-8", errors="replace")
         except OSError:
             return "(no log)"
-        return "\n".join(written.splitlines()[-lines:]) or "(empty log)"
+        return re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(written.splitlines()[-lines:])) or "(empty log)"
 
     def peak_mb(self) -> float:
         """The most memory that the process has had in use, in MB (2**20 bytes); where only the present use can be

@@ -181,6 +181,7 @@ def counterfactual(
     seed: int,
     settings: Settings = Settings(),
     progress: Callable[[int, torch.Tensor], None] = lambda step, denoised: None,
+    within: torch.Tensor | None = None,
 ) -> Result:
     """Abduction, action and prediction in one call.
 
@@ -190,8 +191,15 @@ def counterfactual(
     x0 : latent of the factual picture, [B, C, h, w]
     sigmas : noise levels, falling, the last one 0
     progress : called with a running step number over inversion, locating and sampling, and the denoised latent
+    within : mask [h, w], 0 to 1, outside of which nothing may change
     """
-    spent = 0
+    spent = done = 0
+
+    def shown(denoised: torch.Tensor) -> torch.Tensor:
+        nonlocal done
+        progress(done, denoised)
+        done += 1
+        return denoised
 
     def counted(x: torch.Tensor, sigma: float, rows: Sequence[int], maps: AttentionMaps | None = None) -> torch.Tensor:
         nonlocal spent
@@ -199,11 +207,18 @@ def counterfactual(
         return denoise(x, sigma, rows, maps)
 
     def base(x: torch.Tensor, sigma: float) -> torch.Tensor:
-        return counted(x, sigma, [0])[0]
+        return shown(counted(x, sigma, [0])[0])
+
+    def probe(x: torch.Tensor, sigma: float, rows: Sequence[int], maps: AttentionMaps | None = None) -> torch.Tensor:
+        found = counted(x, sigma, rows, maps)
+        shown(found[0])
+        return found
 
     changes = edits(plan, settings.strength)
     trajectory = invert(base, x0, sigmas, seed, settings.eta)
     active = [c for c in changes if c.strength > 0.0]
-    regions = locate(counted, trajectory, active, watched, settings) if active else {}
-    latent = sample(counted, trajectory, active, regions, settings, progress)
+    regions = locate(probe, trajectory, active, watched, settings) if active else {}
+    if within is not None:
+        regions = {name: image * within.to(image) for name, image in regions.items()}
+    latent = sample(counted, trajectory, active, regions, settings, lambda step, denoised: shown(denoised))
     return Result(latent, regions, spent)

@@ -1,0 +1,47 @@
+"""What all tests share: the pack's folder and a ComfyUI to test in."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# `python -m pytest` puts the current folder on sys.path; there, the pack's nodes/ would hide ComfyUI's nodes.py.
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
+
+
+LAYERS = {
+    "unit": "needs no ComfyUI",
+    "model": "ComfyUI's classes in this process",
+    "server": "a running ComfyUI server",
+    "browser": "a running ComfyUI server and a browser",
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name, meaning in LAYERS.items():
+        config.addinivalue_line("markers", f"{name}: {meaning} (tests in tests/{name})")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        layer = item.path.relative_to(ROOT / "tests").parts[0]
+        if layer in LAYERS:
+            item.add_marker(layer)
+
+
+@pytest.fixture(scope="session")
+def pack_root() -> Path:
+    """The folder of the node pack."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def comfy_path() -> Path:
+    """A ComfyUI source tree, fetched into the cache folder if need be; without one the tests fail, they do not skip."""
+    from causal_core.comfyui.locate import find_comfyui
+
+    return find_comfyui()
