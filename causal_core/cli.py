@@ -1,5 +1,5 @@
-"""The command line. Commands live in the modules of the table below, which are imported only when they are used, so that
-help costs nothing and works without torch.
+"""The command line. Commands live in the modules of the table below, which are imported only when they are used: help
+costs nothing and works without torch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ class Command(NamedTuple):
 
 COMMANDS: dict[tuple[str, ...], Command] = {
     ("demo",): Command(
-        "comfyui.demo", "run a workflow in a real, headless ComfyUI and write its pictures", "add_demo_arguments", "demo"
+        "comfyui.demo",
+        "run a workflow in a real, headless ComfyUI and write its pictures",
+        "add_demo_arguments",
+        "demo",
     ),
     ("studio",): Command(
         "comfyui.demo", "start ComfyUI with the pack and its templates, for a person", "add_studio_arguments", "studio"

@@ -252,7 +252,7 @@ class SCM:
                     for v in data["variables"]
                 )
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             if isinstance(error, CounterfactError):
                 raise
             raise CounterfactError(f"scm: not a table of mechanisms ({error}); save the graph again") from None

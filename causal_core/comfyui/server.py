@@ -204,7 +204,7 @@ class ComfyServer:
         environment = dict(
             os.environ, PYTHONUNBUFFERED="1", PYTHONIOENCODING="utf-8", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1"
         )
-        # Threads beyond the physical cores, or that share cores with other programs, make small models many times slower.
+        # Threads beyond the physical cores, or that share them with other programs, make small models much slower.
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // 2)))
         if not is_cached(self.comfy_path):
             environment["PYTHONDONTWRITEBYTECODE"] = "1"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from causal_core.comfyui.client import ComfyClient
 from causal_core.comfyui.server import ComfyServer
 

@@ -8,9 +8,10 @@ import signal
 import sys
 
 import pytest
+from PIL import Image
+
 from causal_core.comfyui.server import ComfyServer, ServerDied
 from causal_core.errors import CounterfactError
-from PIL import Image
 
 
 def grey(side: int = 16, **inputs):

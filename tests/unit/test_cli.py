@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
@@ -9,10 +10,11 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
+
 from causal_core import cli
 from causal_core.comfyui import demo
 from causal_core.errors import CounterfactError
-from PIL import Image
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
@@ -150,9 +152,11 @@ class TestDemo:
         assert message in capsys.readouterr().err
 
     def test_results(self, tmp_path):
-        pictures = {name: Image.new("RGB", (64, 64), colour) for name, colour in (("factual", "red"), ("truth", "blue"))}
+        pictures = {
+            name: Image.new("RGB", (64, 64), colour) for name, colour in (("factual", "red"), ("truth", "blue"))
+        }
         masks = {"../evil/../": Image.new("RGB", (64, 64)), "ground": Image.new("RGB", (64, 64))}
-        report = {"workflow": "x", "plan": {"intervention": {"do": {"season": "winter"}}}, "report": None}
+        report = {"workflow": "x", "plan": {"do": {"season": "winter"}}, "report": None}
         written = demo.write_results(tmp_path, pictures, masks, Image.new("RGB", (900, 300), "white"), report)
         assert sorted(path.relative_to(tmp_path).as_posix() for path in written) == [
             "contact.png",
@@ -180,31 +184,30 @@ class TestDemo:
         }
         outputs = {node: {"images": [{"filename": node}]} for node in "1246"}
         outputs["3"] = {"images": [{"filename": "a"}, {"filename": "b"}]}
-        outputs["5"] = {"counterfact_report": [json.dumps({"regions": ["ground"]})]}
+        outputs["5"] = {"counterfact_report": [json.dumps({"affected": [{"name": "ground"}]})]}
 
         class Client:
             def view(self, filename):
-                from io import BytesIO
-
-                buffer = BytesIO()
+                buffer = io.BytesIO()
                 Image.new("RGB", (8, 8)).save(buffer, "PNG")
                 return buffer.getvalue()
 
         pictures, masks, graph = demo.fetch_pictures(Client(), prompt, outputs)
         assert list(pictures) == ["factual", "truth", "plain_again"]
-        assert list(masks) == ["ground", "mask 1"]
+        assert list(masks) == ["ground", "mask 2"]
         assert graph.size == (8, 8)
 
     def test_progress_counts_nodes_and_their_steps(self):
         from tqdm import tqdm
 
         prompt = {"1": {"class_type": "Load"}, "2": {"class_type": "Sample", "_meta": {"title": "Counterfactual"}}}
-        with tqdm(total=2, disable=False, file=open("/dev/null", "w")) as bar:
+        with tqdm(total=2, file=io.StringIO()) as bar:
             progress = demo.Progress(bar, prompt)
             progress("execution_cached", {"nodes": ["1"]})
             progress("progress_state", {"nodes": {"2": {"value": 5, "max": 20, "state": "running"}}})
             assert bar.n == 1.25
             assert bar.desc == "Counterfactual 5/20"
             progress("progress_state", {"nodes": {"2": {"value": 20, "max": 20, "state": "finished"}}})
+            progress("execution_success", {})
             progress("executing", {"node": None})
             assert (bar.n, bar.desc) == (2, "Done")

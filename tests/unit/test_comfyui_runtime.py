@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from causal_core.cache import cache_dir
 from causal_core.comfyui import locate, server
 from causal_core.comfyui.client import explain_failure, explain_refusal
@@ -154,7 +155,9 @@ class TestExtract:
 
     def test_same_file_twice(self, tmp_path):
         with pytest.raises(CounterfactError, match="cannot be unpacked"):
-            locate.extract_tree(make_archive(tmp_path / "a.tar.gz", *GOOD, GOOD[0]), locate.SOURCE_TREE, tmp_path / "out")
+            locate.extract_tree(
+                make_archive(tmp_path / "a.tar.gz", *GOOD, GOOD[0]), locate.SOURCE_TREE, tmp_path / "out"
+            )
 
     def test_too_large(self, monkeypatch, tmp_path):
         monkeypatch.setattr(locate, "MAX_BYTES", 4)
@@ -198,7 +201,9 @@ class TestServer:
 
     def test_death_at_the_start_shows_code_and_log(self, tmp_path):
         tree = make_tree(tmp_path / "comfy")
-        (tree / "main.py").write_text("print(*range(30), sep='\\n'); print('\\x1b[31mno such flag'); raise SystemExit(7)")
+        (tree / "main.py").write_text(
+            "print(*range(30), sep='\\n'); print('\\x1b[31mno such flag'); raise SystemExit(7)"
+        )
         with pytest.raises(server.ServerDied) as caught:
             server.ComfyServer(tmp_path, tree, cpu=True).__enter__()
         assert "exit code 7" in str(caught.value)
@@ -263,7 +268,12 @@ INFO = {
             "required": {
                 "how": [
                     "COMFY_DYNAMICCOMBO_V3",
-                    {"options": [{"key": "near", "inputs": {}}, {"key": "far", "inputs": {"required": {"d": ["FLOAT"]}}}]},
+                    {
+                        "options": [
+                            {"key": "near", "inputs": {}},
+                            {"key": "far", "inputs": {"required": {"d": ["FLOAT"]}}},
+                        ]
+                    },
                 ],
                 "picture": ["COMBO", {"options": ["a.png", "b.png"], "control_after_generate": True}],
                 "size": ["INT", {"default": 3}],
@@ -307,7 +317,9 @@ class TestConvert:
 
     def test_links_as_objects(self):
         workflow = chain()
-        workflow["links"] = [{"id": link[0], "origin_id": link[1], "origin_slot": link[2]} for link in workflow["links"]]
+        workflow["links"] = [
+            {"id": link[0], "origin_id": link[1], "origin_slot": link[2]} for link in workflow["links"]
+        ]
         assert ui_to_api(workflow, INFO) == ui_to_api(chain(), INFO)
 
     def test_widget_values_by_name(self):

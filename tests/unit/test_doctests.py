@@ -10,8 +10,9 @@ import doctest
 import importlib
 import pkgutil
 
-import causal_core
 import pytest
+
+import causal_core
 
 MODULES = sorted(
     module.name
