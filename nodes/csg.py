@@ -14,6 +14,7 @@ from . import types
 
 REPORT_KIND, REPORT_VERSION = "counterfact.report", 1
 DEFAULTS = Settings()
+SKIP = 0.1
 
 log = logging.getLogger("counterfact")
 
@@ -77,7 +78,7 @@ class CSGSampler(io.ComfyNode):
                     tooltip="Share of fresh noise a step. Lower follows the source's structure more closely.",
                 ),
                 io.Float.Input(
-                    "skip", default=0.1, min=0.0, max=0.9, step=0.05, optional=True, advanced=True,
+                    "skip", default=SKIP, min=0.0, max=0.9, step=0.05, optional=True, advanced=True,
                     tooltip="Share of the noise schedule to leave out at its noisy end. More keeps the layout of the source, "
                     "less allows larger changes. The number of steps stays the same.",
                 ),
@@ -96,7 +97,7 @@ class CSGSampler(io.ComfyNode):
     def execute(
         cls, model, clip, latent, plan, seed: int, steps: int, strength: float, threshold=DEFAULTS.threshold,
         attention_weight=DEFAULTS.attention_weight, grow=DEFAULTS.grow, feather=DEFAULTS.feather,
-        preserve=DEFAULTS.preserve, eta=DEFAULTS.eta, skip: float = 0.1,
+        preserve=DEFAULTS.preserve, eta=DEFAULTS.eta, skip: float = SKIP,
     ) -> io.NodeOutput:  # fmt: skip
         import torch
 
@@ -154,7 +155,7 @@ class CSGSampler(io.ComfyNode):
             "seed": seed,
             "settings": {**asdict(settings), "steps": steps, "skip": skip},
         })  # fmt: skip
-        masks = _masks(results, samples.shape[-2:], ratio)
+        masks = _masks(results, [item.name for item in plan.affected], samples.shape[-2:], ratio)
         return io.NodeOutput({**latent, "samples": samples}, masks, report, ui={"counterfact_report": [report]})
 
 
@@ -188,13 +189,13 @@ def _error_outside(result, source) -> float:
     return float(error.max())
 
 
-def _masks(results, grid, ratio: int):
-    """Regions as MASK [images * concepts, H, W]; one empty mask where nothing is affected."""
+def _masks(results, names, grid, ratio: int):
+    """Regions as MASK [images * concepts, H, W], empty where a concept has none; one empty mask if nothing is affected."""
     import torch
 
-    regions = [region.float().cpu() for result in results for region in result.regions.values()]
-    stacked = torch.stack(regions) if regions else torch.zeros(1, *grid)
-    scaled = torch.nn.functional.interpolate(stacked[:, None], scale_factor=ratio, mode="bilinear")
+    empty = torch.zeros(*grid)
+    regions = [result.regions.get(name, empty).float().cpu() for result in results for name in names]
+    scaled = torch.nn.functional.interpolate(torch.stack(regions or [empty])[:, None], scale_factor=ratio, mode="bilinear")
     return scaled[:, 0].clamp(0, 1)
 
 
