@@ -9,6 +9,7 @@ import importlib
 import logging
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -41,7 +42,7 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("bench", "csg"): Command("bench.csg", "measure counterfactual edits against the true counterfactuals"),
 }
 
-EXIT_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
+EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,8 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("counterfact").setLevel(logging.INFO)
-    # An orderly end, so that what was started is stopped too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
+    # An orderly end also when the terminal is closed, so that what was started is stopped too.
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name) and threading.current_thread() is threading.main_thread():
+            signal.signal(getattr(signal, name), lambda number, frame: sys.exit(128 + number))
     try:
         return _run(argv)
     except CounterfactError as error:

@@ -1,8 +1,9 @@
 """Resumable training of the bundled text-to-image model.
 
-Weighted v-prediction (min-SNR with gamma 5, Hang et al. 2023) with AdamW, warm-up, cosine decay to the planned number
-of images and an average of the weights. A run folder holds two checkpoints, a log and sample pictures; starting the
-same command again goes on exactly where the last checkpoint was, also after a crash or with a larger number of images.
+v-prediction weighted by (min(SNR, 5) + 1) / (SNR + 1), after Hang et al. 2023, with AdamW, warm-up, cosine decay to the
+planned number of images and an average of the weights. A run folder holds two checkpoints, a log and sample pictures;
+starting the same command again goes on exactly where the last checkpoint was, also after a crash or with a larger number
+of images.
 
     python -m causal_core.demo.train --config micro --images 150000 --run runs/micro
 """
@@ -65,7 +66,8 @@ def v_loss(
     noisy = scale_input(x0 + sigma[:, None, None, None] * noise, sigma)
     v = unet(noisy, t, model.context(captions), return_dict=False)[0]
     snr = sigma**-2.0
-    weight = snr.clamp_max(GAMMA) / (snr + 1)
+    # Plus one: without it the noisiest levels, which decide layout and light, would hardly count.
+    weight = (snr.clamp_max(GAMMA) + 1) / (snr + 1)
     return (weight * (v.float() - v_target(x0, noise, sigma)).square().mean((1, 2, 3))).mean()
 
 

@@ -89,6 +89,16 @@ class TestMain:
         assert "needs the Python package torch.nn" in capsys.readouterr().err
 
 
+def test_requirements_are_those_of_the_package(pack_root):
+    """requirements.txt is what ComfyUI managers install: the same list, and never torch."""
+    project = (pack_root / "pyproject.toml").read_text(encoding="utf-8")
+    dependencies = re.search(r"^dependencies = \[(.*?)^\]", project, re.DOTALL | re.MULTILINE).group(1)
+    lines = (pack_root / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    required = [line for line in lines if line and not line.startswith("#")]
+    assert required == re.findall(r'"(.+?)"', dependencies)
+    assert not any(line.startswith("torch") for line in required)
+
+
 class TestSetInput:
     @pytest.fixture
     def prompt(self):
