@@ -26,7 +26,7 @@ def psnr(a: np.ndarray, b: np.ndarray, where: np.ndarray | None = None) -> float
 
 
 def ssim(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean structural similarity of uint8 images [H, W, 3], -1 to 1 (Wang et al. 2004, equation 13, 11-pixel Gaussian)."""
+    """Structural similarity of uint8 images [H, W, 3], -1 to 1 (Wang et al. 2004, equation 13, 11-pixel Gaussian)."""
     x = np.arange(-5, 6, dtype=np.float64)
     kernel = np.exp(-0.5 * (x / 1.5) ** 2)
     kernel /= kernel.sum()

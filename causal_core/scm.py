@@ -1,8 +1,8 @@
 """Tabular structural causal models and their three steps: abduction, action, prediction.
 
 Every variable takes the value ``v = F^-1(u | parents)``, the inverse of its conditional distribution at its own
-exogenous noise ``u`` in [0, 1). With the values of a domain in a fixed order this is the monotone discrete mechanism, so
-a counterfactual is well defined: keep ``u``, change the parents (Pearl, Causality, 2nd edition, section 7.1.1; monotone
+exogenous noise ``u`` in [0, 1). With the values of a domain in a fixed order this is the monotone discrete mechanism,
+so a counterfactual is well defined: keep ``u``, change the parents (Pearl, Causality, 2nd edition, section 7.1.1; monotone
 noise as in Tian and Pearl 2000). Latent confounders are variables marked ``hidden``.
 """
 
@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import bisect
 import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Mapping, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import CounterfactError, finite
 
@@ -103,7 +104,8 @@ class SCM:
             ready = [v for v in waiting if set(v.parents) <= placed]
             if not ready:
                 raise CounterfactError(
-                    "scm: no order puts causes first among " + ", ".join(v.name for v in waiting)
+                    "scm: no order puts causes first among "
+                    + ", ".join(v.name for v in waiting)
                     + " (unknown parent or cycle); correct their parents"
                 )
             order += ready
@@ -187,15 +189,16 @@ class SCM:
         if total <= 0.0:
             raise CounterfactError(
                 "graph: its mechanisms give probability 0 to the factual values ("
-                + ", ".join(f"{k} = {values[k]}" for k in self.observed) + "); correct the values or the mechanisms"
+                + ", ".join(f"{k} = {values[k]}" for k in self.observed)
+                + "); correct the values or the mechanisms"
             )
         return {world: p / total for world, p in joint.items()}
 
     def _predict(self, factual: Mapping[str, str], do: Mapping[str, str]) -> dict[tuple[str, ...], float]:
         """Distribution over counterfactual observed values when the factual values, hidden ones too, are given.
 
-        Abduction leaves the noise of a variable uniform on the interval of its factual value; prediction weighs each new
-        value by the share of that interval that falls on it. Variables are independent given their parents' worlds.
+        Abduction leaves the noise of a variable uniform on the interval of its factual value; prediction weighs each
+        new value by the share of that interval that falls on it. Variables are independent given their parents' worlds.
         """
         worlds: list[tuple[dict[str, str], float]] = [({}, 1.0)]
         for v in self.variables:

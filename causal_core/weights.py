@@ -1,4 +1,4 @@
-"""Weights files: safetensors with one JSON document in the metadata, written so that no reader ever sees half a file."""
+"""Weights files: safetensors with one JSON document in the metadata, written so that nobody sees half a file."""
 
 from __future__ import annotations
 

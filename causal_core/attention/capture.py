@@ -29,9 +29,7 @@ class AttentionMaps:
         self.sums: dict[str, torch.Tensor] = {}
         self.counts: dict[str, int] = {}
 
-    def add(
-        self, q: torch.Tensor, k: torch.Tensor, heads: int, rows: Sequence[int], shape: tuple[int, int]
-    ) -> None:
+    def add(self, q: torch.Tensor, k: torch.Tensor, heads: int, rows: Sequence[int], shape: tuple[int, int]) -> None:
         """Add the maps of one layer.
 
         Parameters

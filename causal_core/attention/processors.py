@@ -47,9 +47,7 @@ class CaptureProcessor:
         **_: Any,
     ) -> torch.Tensor:
         """Attend from [R * B, N, width] to text tokens [R * B, T, text width]; returns [R * B, N, width]."""
-        q, k, v = (
-            attn.to_q(hidden_states), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
-        )
+        q, k, v = (attn.to_q(hidden_states), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states))
         height, width = grid_of(q.shape[1], self.maps.grid)
         if 2 * height <= self.maps.grid[0] + 1:
             self.maps.add(q, k, attn.heads, self.rows, (height, width))
@@ -61,7 +59,7 @@ class CaptureProcessor:
 
 @contextmanager
 def capturing(unet: Any, maps: AttentionMaps | None, rows: Sequence[int]) -> Iterator[None]:
-    """Within this context the cross-attention layers of a diffusers UNet show their maps; without maps nothing happens."""
+    """Within this context a diffusers UNet shows its cross-attention to the maps; without maps nothing happens."""
     if maps is None or not maps.watched:
         yield
         return

@@ -1,7 +1,7 @@
 """Known editing methods on the same denoiser, the same noise levels and the same captions as ours.
 
-Each is a function of a denoiser over the rows (factual caption, counterfactual caption, empty caption), the latent of the
-picture, the noise levels and a seed; it returns the edited latent.
+Each is a function of a denoiser over the rows (factual caption, counterfactual caption, empty caption), the latent of
+the picture, the noise levels and a seed; it returns the edited latent.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def ddim(denoise: Rows, x0: torch.Tensor, sigmas: Sequence[float], seed: int, sc
 def edit_friendly(
     denoise: Rows, x0: torch.Tensor, sigmas: Sequence[float], seed: int, scale: float = 1.0
 ) -> torch.Tensor:
-    """Edit-friendly inversion, then sampling with the counterfactual caption (Huberman-Spiegelglas et al., CVPR 2024)."""
+    """Edit-friendly inversion, then the counterfactual caption (Huberman-Spiegelglas et al., CVPR 2024)."""
     trajectory = invert(lambda x, sigma: denoise(x, sigma, [FACTUAL])[0], x0, sigmas, seed)
     x = trajectory.latents[0]
     for i, (sigma, sigma_next) in enumerate(zip(sigmas[:-2], sigmas[1:-1])):

@@ -1,8 +1,8 @@
 """``counterfact bench csg``: edited pictures against true counterfactuals, side by side with known methods.
 
-Scenes of the cottage world that nobody trained on, one random intervention each, the plan from the scene's own mechanisms
-and noise. Every method gets the same picture, captions and noise levels. A reader trained on renders says which values a
-picture shows; its own errors on the true counterfactuals are printed as the row ``truth``.
+Scenes of the cottage world that nobody trained on, one random intervention each, the plan from the scene's own
+mechanisms and noise. Every method gets the same picture, captions and noise levels. A reader trained on renders says
+which values a picture shows; its own errors on the true counterfactuals are printed as the row ``truth``.
 """
 
 from __future__ import annotations
@@ -69,7 +69,13 @@ def edited(model: DemoModel, x0: torch.Tensor, case: Case, steps: int, settings:
     sigmas = levels(steps)
     rows = captions(case.plan)
     ours = counterfactual(
-        DiffusersRows(model, rows), x0, sigmas, case.plan, watched_spans(model.tokenizer.encode, case.plan), case.seed, settings
+        DiffusersRows(model, rows),
+        x0,
+        sigmas,
+        case.plan,
+        watched_spans(model.tokenizer.encode, case.plan),
+        case.seed,
+        settings,
     )
     results = {"ours": (ours.latent, ours.evaluations / (len(sigmas) - 1))}
     for name, method in BASELINES.items():
@@ -116,13 +122,18 @@ def summary(rows: Iterable[Mapping]) -> dict[str, float]:
         return float(np.nanmean([row[key] for row in rows]))
 
     return {
-        "effectiveness.intervened": share("intervened"), "effectiveness.descendants": share("descendants"),
-        "invariant_drift": share("drift"), "psnr_outside": mean("psnr_outside"), "psnr_truth": mean("psnr_truth"),
+        "effectiveness.intervened": share("intervened"),
+        "effectiveness.descendants": share("descendants"),
+        "invariant_drift": share("drift"),
+        "psnr_outside": mean("psnr_outside"),
+        "psnr_truth": mean("psnr_truth"),
         "ssim_truth": mean("ssim_truth"),
     }
 
 
-def attribute_accuracy(model: DemoModel, reader: Reader, world: World, n: int, seed: int, steps: int) -> dict[str, float]:
+def attribute_accuracy(
+    model: DemoModel, reader: Reader, world: World, n: int, seed: int, steps: int
+) -> dict[str, float]:
     """Share of right readings of each concept on pictures generated from held-out captions."""
     scenes = [world.sample(number) for number in range((seed + 1) * SEED_STRIDE - n, (seed + 1) * SEED_STRIDE)]
     pictures = generate(model, [world.caption(scene) for scene in scenes], seed, steps)
@@ -171,7 +182,12 @@ def run(
 
 
 COLUMNS = (
-    "effectiveness.intervened", "effectiveness.descendants", "invariant_drift", "psnr_outside", "psnr_truth", "ssim_truth",
+    "effectiveness.intervened",
+    "effectiveness.descendants",
+    "invariant_drift",
+    "psnr_outside",
+    "psnr_truth",
+    "ssim_truth",
     "evaluations_per_step",
 )
 
@@ -196,7 +212,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=1, help="another seed, other scenes")
     parser.add_argument("--steps", type=int, default=30, help="sampling steps of every method")
     parser.add_argument("--strength", type=float, default=Settings.strength, help="strength of ours")
-    parser.add_argument("--attributes", type=int, default=500, help="captions for the model's attribute accuracy, 0 for none")
+    parser.add_argument(
+        "--attributes", type=int, default=500, help="captions for the model's attribute accuracy, 0 for none"
+    )
     parser.add_argument("--weights", type=Path, help="weights of the text-to-image model; the bundled ones without it")
     parser.add_argument("--reader", type=Path, default=WEIGHTS, help="weights of the reader")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
@@ -215,8 +233,14 @@ def main(args: argparse.Namespace) -> int:
     started = time.perf_counter()
     metrics = run(model, reader, get_world("cottage"), args.n, args.seed, args.steps, settings, args.attributes)
     config = {
-        "n": args.n, "seed": args.seed, "steps": args.steps, "settings": asdict(settings), "attributes": args.attributes,
-        "seconds": round(time.perf_counter() - started, 1), "model": model.provenance, "reader": reader.provenance,
+        "n": args.n,
+        "seed": args.seed,
+        "steps": args.steps,
+        "settings": asdict(settings),
+        "attributes": args.attributes,
+        "seconds": round(time.perf_counter() - started, 1),
+        "model": model.provenance,
+        "reader": reader.provenance,
     }
     print(table(metrics))
     for name, value in metrics.items():

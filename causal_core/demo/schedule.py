@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import torch
 
@@ -19,7 +19,7 @@ SAMPLING_SETTINGS = {"beta_schedule": "cosine", "timesteps": STEPS}
 Denoiser = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-@lru_cache(maxsize=None)
+@cache
 def sigmas() -> torch.Tensor:
     """The 1000 noise levels, float32, rising from about 0.006 to about 20000; do not write to it."""
     s = 8e-3
@@ -74,8 +74,8 @@ def denoised(unet: Callable, x: torch.Tensor, sigma: torch.Tensor, context: torc
 def sampling_sigmas(steps: int, skip: float = 0.0) -> torch.Tensor:
     """Falling noise levels, evenly spaced in time, and a final 0: [steps + 1].
 
-    The levels of ComfyUI's scheduler "simple". ``skip`` (0 to below 1) leaves out that share of the time, the noisiest, and
-    spreads the steps over the rest: above a sigma of a few tens nothing of a picture is left to edit.
+    The levels of ComfyUI's scheduler "simple". ``skip`` (0 to below 1) leaves out that share of the time, the noisiest,
+    and spreads the steps over the rest: above a sigma of a few tens nothing of a picture is left to edit.
     """
     total = max(steps, round(steps / (1.0 - skip)))
     t = [STEPS - 1 - int(i * STEPS / total) for i in range(total - steps, total)]

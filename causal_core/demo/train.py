@@ -2,8 +2,8 @@
 
 v-prediction weighted by (min(SNR, 5) + 1) / (SNR + 1), after Hang et al. 2023, with AdamW, warm-up, cosine decay to the
 planned number of images and an average of the weights. A run folder holds two checkpoints, a log and sample pictures;
-starting the same command again goes on exactly where the last checkpoint was, also after a crash or with a larger number
-of images.
+starting the same command again goes on exactly where the last checkpoint was, also after a crash or with a larger
+number of images.
 
     python -m causal_core.demo.train --config micro --images 150000 --run runs/micro
 """
@@ -20,10 +20,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,8 +32,8 @@ from ..errors import CounterfactError, finite
 from ..weights import read_tensors, write_tensors
 from ..worlds import dataset, get_world
 from ..worlds.dataset import SceneData
-from .config import DemoConfig, get_config
 from .captions import training_caption
+from .config import DemoConfig, get_config
 from .model import DemoModel, from_uint8, generate
 from .schedule import STEPS, scale_input, sigmas, v_target
 

@@ -1,8 +1,8 @@
 """Reading concepts with the diffusion model itself: the value whose phrase helps most to denoise the picture.
 
-Diffusion classifier (Li et al., ICCV 2023, equation 6), with the same noise for every value, so that the differences between
-errors say more than the errors. A concept is read twice: first with captions that name nothing else, then with captions
-that name what has been read of the other concepts.
+Diffusion classifier (Li et al., ICCV 2023, equation 6), with the same noise for every value, so that the differences
+between errors say more than the errors. A concept is read twice: first with captions that name nothing else, then with
+captions that name what has been read of the other concepts.
 """
 
 from __future__ import annotations

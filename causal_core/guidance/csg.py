@@ -7,8 +7,8 @@ keeps its own region W_k and strength s_k:
 
     D* = D(x, c_0) + sum_k s_k W_k psi_k ;   x_{i+1} = W (mu(D*) + sigma_up z_i) + (1 - W) x^source_{i+1}
 
-with W the union of the regions, z_i the abducted noise and x^source the picture's own trajectory. Where W is 0 the picture is
-returned exactly.
+with W the union of the regions, z_i the abducted noise and x^source the picture's own trajectory. Where W is 0 the
+picture is returned exactly.
 """
 
 from __future__ import annotations
@@ -116,7 +116,8 @@ def locate(
             sizes[change.name] += magnitude(after - before).cpu()
     return {
         name: blurred(
-            region(size, maps.mean(name), settings.threshold, settings.attention_weight, settings.grow), settings.feather
+            region(size, maps.mean(name), settings.threshold, settings.attention_weight, settings.grow),
+            settings.feather,
         )
         for name, size in sizes.items()
     }

@@ -1,8 +1,8 @@
 """Where a concept changes the picture: its attention maps and the size of its direction, as a mask from 0 to 1.
 
 Magnitude masks follow DiffEdit (Couairon et al., ICLR 2023, section 3.2), averaged over noise levels of the picture's
-own trajectory; their product with attention maps follows LEDITS++ (Brack et al., CVPR 2024, equations 9 to 11), here soft
-and with a guard against an empty intersection.
+own trajectory; their product with attention maps follows LEDITS++ (Brack et al., CVPR 2024, equations 9 to 11), here
+soft and with a guard against an empty intersection.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def region(
     if attention is not None and attention_weight > 0.0:
         looked_at = normalised(attention - attention.min())
         weighted = strength * (1.0 - attention_weight + attention_weight * looked_at)
-        # An intersection that all but vanishes says that attention is looking elsewhere, for example at an absent object.
+        # An intersection that all but vanishes says that attention looks elsewhere, at an absent object for example.
         if weighted.mean() >= 0.25 * strength.mean():
             strength = normalised(weighted)
     return dilated(soft_threshold(strength, threshold, threshold), grow)

@@ -44,7 +44,9 @@ class Scene:
     @classmethod
     def from_json(cls, document: str) -> Scene:
         """The inverse of :meth:`to_json`; raises CounterfactError for anything else."""
-        data = fields(read_document(document, KIND, SCHEMA_VERSION), "scene", world=str, seed=int, values=dict, noise=dict)
+        data = fields(
+            read_document(document, KIND, SCHEMA_VERSION), "scene", world=str, seed=int, values=dict, noise=dict
+        )
         values = {k: text(v, f"scene: value of {k}") for k, v in data["values"].items()}
         noise = {k: finite(v, f"scene: noise of {k}") for k, v in data["noise"].items()}
         return cls(data["world"], data["seed"], values, noise)

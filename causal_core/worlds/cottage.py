@@ -7,7 +7,7 @@ The ground truth that the pack is measured against. Mechanisms and phrases are i
 from __future__ import annotations
 
 import re
-from typing import Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -54,7 +54,9 @@ class Cottage:
         return CausalGraph(
             self.concepts(scene.values if scene else None),
             tuple(edge for edge in edges if not self.scm[edge.source].hidden),
-            CONFOUNDED, self.scm, scene.noise if scene else None,
+            CONFOUNDED,
+            self.scm,
+            scene.noise if scene else None,
         )
 
     def sample(self, seed: int, do: Mapping[str, str] | None = None, mode: str = "observational") -> Scene:

@@ -7,8 +7,8 @@ Objects are painted back to front; colours of lit things are multiplied by the l
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Mapping
 
 import numpy as np
 
@@ -20,16 +20,21 @@ def _rgb(code: str) -> np.ndarray:
 
 
 SKY = {
-    ("day", "clear"): ("4f9fe8", "c9e8fb"), ("day", "cloudy"): ("9aa9b5", "cfd6da"),
-    ("dusk", "clear"): ("5a4a94", "ffa55e"), ("dusk", "cloudy"): ("5d5570", "c98f84"),
-    ("night", "clear"): ("0a1136", "27386f"), ("night", "cloudy"): ("14161f", "2d313c"),
+    ("day", "clear"): ("4f9fe8", "c9e8fb"),
+    ("day", "cloudy"): ("9aa9b5", "cfd6da"),
+    ("dusk", "clear"): ("5a4a94", "ffa55e"),
+    ("dusk", "cloudy"): ("5d5570", "c98f84"),
+    ("night", "clear"): ("0a1136", "27386f"),
+    ("night", "cloudy"): ("14161f", "2d313c"),
 }
 LIGHT = {"day": (1.0, 1.0, 1.0), "dusk": (0.95, 0.76, 0.70), "night": (0.50, 0.56, 0.78)}
 CLOUDY_LIGHT = {"day": 0.92, "dusk": 0.92, "night": 0.88}
 VEIL = {"day": 1.0, "dusk": 0.94, "night": 0.78}
 HILLS = {
-    "spring": ("a5d07a", "8cc063"), "summer": ("5d9b4f", "4a8743"),
-    "autumn": ("cf9a4a", "b87f3a"), "winter": ("c3d3e2", "a9bfd4"),
+    "spring": ("a5d07a", "8cc063"),
+    "summer": ("5d9b4f", "4a8743"),
+    "autumn": ("cf9a4a", "b87f3a"),
+    "winter": ("c3d3e2", "a9bfd4"),
 }
 GROUND = {"grass": ("7db955", "4f8c3b"), "puddles": ("7c8a55", "55633c"), "snow": ("f4f7fb", "d5e0ec")}
 CROWN = {"blossom": ("f3a9c4", "fbd3e0"), "green": ("3f8f3c", "66b04f"), "golden": ("d9822b", "f0b03f")}
@@ -78,16 +83,24 @@ class Jitter:
             for column in range(8):
                 drops.append(((column + u(0.1, 0.9)) / 8, (row + u(0.1, 0.9)) / 7 * 0.86))
         return cls(
-            house_x=u(0.13, 0.18), house_w=u(0.32, 0.37), house_y=u(0.42, 0.455), roof=u(0.17, 0.205),
-            tree_x=u(0.745, 0.805), tree_h=u(0.35, 0.40),
+            house_x=u(0.13, 0.18),
+            house_w=u(0.32, 0.37),
+            house_y=u(0.42, 0.455),
+            roof=u(0.17, 0.205),
+            tree_x=u(0.745, 0.805),
+            tree_h=u(0.35, 0.40),
             crown=tuple((u(-0.012, 0.012), u(-0.012, 0.012), u(0.9, 1.1)) for _ in range(6)),
             twigs=tuple(u(-0.25, 0.25) for _ in range(6)),
-            car_x=u(0.17, 0.25), person_x=u(0.87, 0.90),
-            pond=(u(0.65, 0.69), u(0.115, 0.135), u(0.048, 0.056)), lamp_x=u(0.565, 0.60),
+            car_x=u(0.17, 0.25),
+            person_x=u(0.87, 0.90),
+            pond=(u(0.65, 0.69), u(0.115, 0.135), u(0.048, 0.056)),
+            lamp_x=u(0.565, 0.60),
             ridge=tuple((u(0.012, 0.03), u(0.8, 1.6), u(0.0, 6.28)) for _ in range(2)),
             clouds=tuple((u(0.02, 0.30) + 0.33 * i, u(0.08, 0.20), u(0.8, 1.15)) for i in range(3)),
             stars=tuple((u(0.03, 0.97), u(0.02, 0.30)) for _ in range(14)),
-            sun=(u(0.64, 0.72), u(0.10, 0.14)), drops=tuple(drops), puffs=tuple(u(-1.0, 1.0) for _ in range(5)),
+            sun=(u(0.64, 0.72), u(0.10, 0.14)),
+            drops=tuple(drops),
+            puffs=tuple(u(-1.0, 1.0) for _ in range(5)),
             tint={
                 name: rng.uniform(-0.03, 0.03, 3).astype(np.float32)
                 for name in ("sky", "hills", "ground", "crown", "house", "door", "car", "roof")
@@ -137,7 +150,9 @@ def _sky(c: Canvas, v: Mapping[str, str], j: Jitter) -> None:
         for cx, cy, s in j.clouds:
             for k, colour in enumerate(reversed(shade)):
                 for dx, dy, r in ((-0.09, 0.02, 0.055), (0.0, -0.01, 0.075), (0.085, 0.02, 0.06), (0.0, 0.03, 0.06)):
-                    c.ellipse(cx + dx * s, cy + dy - 0.014 * k, r * s * 1.25, r * s * 0.8, _rgb(colour), 0.9, None, False)
+                    c.ellipse(
+                        cx + dx * s, cy + dy - 0.014 * k, r * s * 1.25, r * s * 0.8, _rgb(colour), 0.9, None, False
+                    )
     elif v["time"] == "day":
         c.glow(x, y, 0.30, (1.0, 0.92, 0.55), 0.55)
         c.ellipse(x, y, 0.062, 0.062, _rgb("fff3b8"), lit=False)
@@ -154,7 +169,9 @@ def _sky(c: Canvas, v: Mapping[str, str], j: Jitter) -> None:
 
 def _hills(c: Canvas, v: Mapping[str, str], j: Jitter) -> None:
     for level, (code, (height, waves, phase)) in enumerate(zip(HILLS[v["season"]], j.ridge)):
-        ridge = 0.455 + 0.055 * level - height * np.sin(c.x[0] * waves * 6.28 + phase) - 0.02 * np.cos(c.x[0] * 3.0 + phase)
+        ridge = (
+            0.455 + 0.055 * level - height * np.sin(c.x[0] * waves * 6.28 + phase) - 0.02 * np.cos(c.x[0] * 3.0 + phase)
+        )
         c.below(ridge.astype(np.float32), _rgb(code) + j.tint["hills"], "season")
 
 
@@ -165,7 +182,13 @@ def _ground(c: Canvas, v: Mapping[str, str], j: Jitter, grain: np.ndarray) -> No
     ridge = 0.585 + 0.012 * np.sin(c.x[0] * 5.0 + j.ridge[0][2])
     c.below(ridge.astype(np.float32), far * (1.0 - t) + near * t + bumps, "ground")
     if v["ground"] == "puddles":
-        for x, y, r in ((0.30, 0.765, 0.10), (0.47, 0.93, 0.13), (0.13, 0.945, 0.10), (0.88, 0.945, 0.085), (0.62, 0.72, 0.07)):
+        for x, y, r in (
+            (0.30, 0.765, 0.10),
+            (0.47, 0.93, 0.13),
+            (0.13, 0.945, 0.10),
+            (0.88, 0.945, 0.085),
+            (0.62, 0.72, 0.07),
+        ):
             c.ellipse(x, y, r, r * 0.27, _rgb("9fb6cc"), 0.95, "ground")
             c.ellipse(x - 0.2 * r, y - 0.06 * r, r * 0.55, r * 0.10, _rgb("d8e5f0"), 0.8, "ground")
 
@@ -191,12 +214,22 @@ def _shadows(c: Canvas, v: Mapping[str, str], j: Jitter) -> None:
     foot = 0.70
     if v["shadow"] == "short":
         c.ellipse(j.tree_x, foot + 0.012, 0.115, 0.030, dark, 0.50, "shadow", soft=0.02)
-        c.convex([(j.house_x, 0.715), (base, 0.715), (base - 0.02, 0.755), (j.house_x - 0.03, 0.755)], dark, 0.50, "shadow",
-                 soft=0.015)
+        c.convex(
+            [(j.house_x, 0.715), (base, 0.715), (base - 0.02, 0.755), (j.house_x - 0.03, 0.755)],
+            dark,
+            0.50,
+            "shadow",
+            soft=0.015,
+        )
     else:
         c.ellipse(j.tree_x - 0.14, foot + 0.045, 0.17, 0.034, dark, 0.50, "shadow", soft=0.02, slant=-1.5)
-        c.convex([(j.house_x, 0.715), (base, 0.715), (base - 0.13, 0.840), (j.house_x - 0.16, 0.840)], dark, 0.50, "shadow",
-                 soft=0.015)
+        c.convex(
+            [(j.house_x, 0.715), (base, 0.715), (base - 0.13, 0.840), (j.house_x - 0.16, 0.840)],
+            dark,
+            0.50,
+            "shadow",
+            soft=0.015,
+        )
 
 
 def _falling(c: Canvas, v: Mapping[str, str], j: Jitter) -> None:
@@ -215,8 +248,16 @@ def _smoke(c: Canvas, v: Mapping[str, str], j: Jitter) -> None:
         x, y = j.house_x + 0.78 * j.house_w, j.house_y - j.roof * 0.95
         for k, puff in enumerate(j.puffs):
             grow = 0.024 + 0.0085 * k
-            c.ellipse(x + 0.022 * k + 0.006 * puff, y - 0.050 * k - 0.012, grow * 1.15, grow, _rgb("e9e9ec") * (1 - 0.03 * k),
-                      0.93 - 0.07 * k, "smoke", soft=0.022)
+            c.ellipse(
+                x + 0.022 * k + 0.006 * puff,
+                y - 0.050 * k - 0.012,
+                grow * 1.15,
+                grow,
+                _rgb("e9e9ec") * (1 - 0.03 * k),
+                0.93 - 0.07 * k,
+                "smoke",
+                soft=0.022,
+            )
 
 
 def _house(c: Canvas, v: Mapping[str, str], j: Jitter) -> None:
@@ -260,7 +301,11 @@ def _windows(c: Canvas, v: Mapping[str, str], j: Jitter) -> None:
 def _tree(c: Canvas, v: Mapping[str, str], j: Jitter) -> None:
     x, foot, top = j.tree_x, 0.712, 0.712 - j.tree_h
     fork = foot - 0.42 * j.tree_h
-    c.convex([(x - 0.014, fork - 0.06), (x + 0.014, fork - 0.06), (x + 0.026, foot), (x - 0.026, foot)], TRUNK, concept="foliage")
+    c.convex(
+        [(x - 0.014, fork - 0.06), (x + 0.014, fork - 0.06), (x + 0.026, foot), (x - 0.026, foot)],
+        TRUNK,
+        concept="foliage",
+    )
     bare = v["foliage"] == "bare"
     for k, twig in enumerate(j.twigs):
         side, lift = (-1, 1)[k % 2], 0.30 + 0.16 * (k // 2)
@@ -274,12 +319,26 @@ def _tree(c: Canvas, v: Mapping[str, str], j: Jitter) -> None:
         return
     deep, bright = (_rgb(code) + j.tint["crown"] for code in CROWN[v["foliage"]])
     cy = top + 0.105
-    spots = ((0.0, 0.02, 0.105), (-0.075, 0.045, 0.070), (0.075, 0.045, 0.070), (-0.042, -0.045, 0.066), (0.042, -0.045, 0.066))
+    spots = (
+        (0.0, 0.02, 0.105),
+        (-0.075, 0.045, 0.070),
+        (0.075, 0.045, 0.070),
+        (-0.042, -0.045, 0.066),
+        (0.042, -0.045, 0.066),
+    )
     for (dx, dy, r), (jx, jy, s) in zip(spots, j.crown):
         c.ellipse(x + dx + jx, cy + dy + jy, r * s, r * s, deep, 1.0, "foliage")
     for (dx, dy, r), (jx, jy, s) in zip(spots, j.crown[1:]):
-        c.ellipse(x + dx * 0.8 - 0.016 + jx, cy + dy * 0.8 - 0.02 + jy, r * 0.50 * s, r * 0.45 * s, bright, 0.85, "foliage",
-                  soft=0.012)
+        c.ellipse(
+            x + dx * 0.8 - 0.016 + jx,
+            cy + dy * 0.8 - 0.02 + jy,
+            r * 0.50 * s,
+            r * 0.45 * s,
+            bright,
+            0.85,
+            "foliage",
+            soft=0.012,
+        )
 
 
 def _thermometer(c: Canvas, v: Mapping[str, str]) -> None:
@@ -297,8 +356,13 @@ def _lamp(c: Canvas, v: Mapping[str, str], j: Jitter) -> None:
     c.box(x - 0.022, foot - 0.014, x + 0.022, foot + 0.004, _rgb("2e3238"))
     c.convex([(x - 0.034, top - 0.012), (x, top - 0.045), (x + 0.034, top - 0.012)], _rgb("2e3238"))
     glass = _rgb("fff0a0") if on else _rgb("737b82")
-    c.convex([(x - 0.030, top - 0.014), (x + 0.030, top - 0.014), (x + 0.020, top + 0.046), (x - 0.020, top + 0.046)], glass,
-             1.0, "lamp", not on)
+    c.convex(
+        [(x - 0.030, top - 0.014), (x + 0.030, top - 0.014), (x + 0.020, top + 0.046), (x - 0.020, top + 0.046)],
+        glass,
+        1.0,
+        "lamp",
+        not on,
+    )
     if on:
         c.glow(x, top + 0.014, 0.17, (1.0, 0.85, 0.42), {"day": 0.35, "dusk": 0.50, "night": 0.70}[v["time"]])
 
@@ -308,11 +372,24 @@ def _car(c: Canvas, v: Mapping[str, str], j: Jitter) -> None:
         return
     x, y, body = j.car_x, 0.885, _rgb(CAR[v["car"]]) + j.tint["car"]
     c.ellipse(x + 0.115, y + 0.045, 0.125, 0.014, _rgb("1c2226"), 0.35, "car", soft=0.01)
-    c.convex([(x + 0.058, y - 0.075), (x + 0.160, y - 0.075), (x + 0.192, y - 0.012), (x + 0.034, y - 0.012)], body, 1.0, "car")
-    c.convex([(x + 0.068, y - 0.062), (x + 0.106, y - 0.062), (x + 0.106, y - 0.016), (x + 0.052, y - 0.016)], _rgb("cfe3ef"),
-             1.0, "car")
-    c.convex([(x + 0.118, y - 0.062), (x + 0.153, y - 0.062), (x + 0.174, y - 0.016), (x + 0.118, y - 0.016)], _rgb("cfe3ef"),
-             1.0, "car")
+    c.convex(
+        [(x + 0.058, y - 0.075), (x + 0.160, y - 0.075), (x + 0.192, y - 0.012), (x + 0.034, y - 0.012)],
+        body,
+        1.0,
+        "car",
+    )
+    c.convex(
+        [(x + 0.068, y - 0.062), (x + 0.106, y - 0.062), (x + 0.106, y - 0.016), (x + 0.052, y - 0.016)],
+        _rgb("cfe3ef"),
+        1.0,
+        "car",
+    )
+    c.convex(
+        [(x + 0.118, y - 0.062), (x + 0.153, y - 0.062), (x + 0.174, y - 0.016), (x + 0.118, y - 0.016)],
+        _rgb("cfe3ef"),
+        1.0,
+        "car",
+    )
     c.box(x, y - 0.020, x + 0.232, y + 0.034, body, 1.0, "car", round_=0.018)
     for wheel in (0.052, 0.178):
         c.ellipse(x + wheel, y + 0.034, 0.029, 0.029, _rgb("1f2226"), 1.0, "car")
@@ -328,9 +405,22 @@ def _person(c: Canvas, v: Mapping[str, str], j: Jitter) -> None:
     if v["umbrella"] == "open":
         c.stroke(x - 0.034, y - 0.10, x - 0.034, y - 0.235, 0.010, _rgb("3a3a3a"), 1.0, "umbrella")
         c.convex(
-            [(x - 0.115, y - 0.200), (x - 0.100, y - 0.245), (x - 0.066, y - 0.275), (x - 0.030, y - 0.285),
-             (x + 0.006, y - 0.275), (x + 0.040, y - 0.245), (x + 0.055, y - 0.200)],
-            _rgb("b0208a"), 1.0, "umbrella",
+            [
+                (x - 0.115, y - 0.200),
+                (x - 0.100, y - 0.245),
+                (x - 0.066, y - 0.275),
+                (x - 0.030, y - 0.285),
+                (x + 0.006, y - 0.275),
+                (x + 0.040, y - 0.245),
+                (x + 0.055, y - 0.200),
+            ],
+            _rgb("b0208a"),
+            1.0,
+            "umbrella",
         )
-        c.convex([(x - 0.050, y - 0.200), (x - 0.044, y - 0.262), (x - 0.016, y - 0.262), (x - 0.010, y - 0.200)],
-                 _rgb("e060b8"), 1.0, "umbrella")
+        c.convex(
+            [(x - 0.050, y - 0.200), (x - 0.044, y - 0.262), (x - 0.016, y - 0.262), (x - 0.010, y - 0.200)],
+            _rgb("e060b8"),
+            1.0,
+            "umbrella",
+        )

@@ -48,9 +48,10 @@ PRECIPITATION = Variable(
 GROUND = Variable(
     "ground", ("grass", "puddles", "snow"), ("precipitation", "temperature"),
     {
-        ("none", "warm"): (0.98, 0.02, 0.00), ("none", "mild"): (0.90, 0.10, 0.00), ("none", "cold"): (0.25, 0.05, 0.70),
-        ("rain", "warm"): (0.10, 0.90, 0.00), ("rain", "mild"): (0.03, 0.97, 0.00), ("rain", "cold"): (0.00, 0.85, 0.15),
-        ("snow", "warm"): (0.20, 0.60, 0.20), ("snow", "mild"): (0.10, 0.40, 0.50), ("snow", "cold"): (0.00, 0.02, 0.98),
+        ("none", "warm"): (0.98, 0.02, 0.00), ("none", "mild"): (0.90, 0.10, 0.00), ("none", "cold"): (0.25, 0.05,
+        0.70), ("rain", "warm"): (0.10, 0.90, 0.00), ("rain", "mild"): (0.03, 0.97, 0.00), ("rain", "cold"): (0.00,
+        0.85, 0.15), ("snow", "warm"): (0.20, 0.60, 0.20), ("snow", "mild"): (0.10, 0.40, 0.50), ("snow", "cold"):
+        (0.00, 0.02, 0.98),
     },
 )
 
@@ -125,7 +126,8 @@ PHRASES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "weather": {"clear": ("clear sky", "cloudless sky"), "cloudy": ("cloudy sky", "overcast sky")},
     "temperature": {
-        "warm": ("warm air", "hot weather"), "mild": ("mild air", "mild weather"), "cold": ("cold air", "freezing weather"),
+        "warm": ("warm air", "hot weather"), "mild": ("mild air", "mild weather"),
+        "cold": ("cold air", "freezing weather"),
     },
     "precipitation": {
         "none": ("nothing falling", "no precipitation"), "rain": ("rain falling", "rainfall"),

@@ -6,7 +6,7 @@ size. Each shape is evaluated in its own window only, which keeps a 64-px pictur
 
 from __future__ import annotations
 
-from typing import Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -48,7 +48,9 @@ class Canvas:
 
         return slice(clip(y0 * n - 2), clip(y1 * n + 3)), slice(clip(x0 * n - 2), clip(x1 * n + 3))
 
-    def blend(self, where: tuple[slice, slice], alpha: np.ndarray, colour: Colour, concept: str | None, lit: bool) -> None:
+    def blend(
+        self, where: tuple[slice, slice], alpha: np.ndarray, colour: Colour, concept: str | None, lit: bool
+    ) -> None:
         """Composite ``colour`` with coverage ``alpha`` [rows, columns] over a window."""
         rgb = np.asarray(colour, np.float32)
         if lit:
@@ -86,8 +88,17 @@ class Canvas:
         self.blend(where, coverage, colour, concept, lit)
 
     def ellipse(
-        self, cx: float, cy: float, rx: float, ry: float, colour: Colour,
-        alpha: float = 1.0, concept: str | None = None, lit: bool = True, soft: float = 0.0, slant: float = 0.0,
+        self,
+        cx: float,
+        cy: float,
+        rx: float,
+        ry: float,
+        colour: Colour,
+        alpha: float = 1.0,
+        concept: str | None = None,
+        lit: bool = True,
+        soft: float = 0.0,
+        slant: float = 0.0,
     ) -> None:
         """An ellipse; ``slant`` shears it sideways (x shift for each unit of y), ``soft`` is the edge width."""
         reach = rx + abs(slant) * ry + soft
@@ -98,11 +109,22 @@ class Canvas:
             dx = x - cx - slant * dy
             return (np.sqrt((dx / rx) ** 2 + (dy / ry) ** 2) - 1.0) * r
 
-        self._fill((cx - reach, cy - ry - soft, cx + reach, cy + ry + soft), distance, colour, alpha, concept, lit, soft)
+        self._fill(
+            (cx - reach, cy - ry - soft, cx + reach, cy + ry + soft), distance, colour, alpha, concept, lit, soft
+        )
 
     def box(
-        self, x0: float, y0: float, x1: float, y1: float, colour: Colour,
-        alpha: float = 1.0, concept: str | None = None, lit: bool = True, soft: float = 0.0, round_: float = 0.0,
+        self,
+        x0: float,
+        y0: float,
+        x1: float,
+        y1: float,
+        colour: Colour,
+        alpha: float = 1.0,
+        concept: str | None = None,
+        lit: bool = True,
+        soft: float = 0.0,
+        round_: float = 0.0,
     ) -> None:
         """An axis-parallel rectangle with corners of radius ``round_``."""
         cx, cy, hx, hy = (x0 + x1) / 2, (y0 + y1) / 2, (x1 - x0) / 2 - round_, (y1 - y0) / 2 - round_
@@ -117,8 +139,13 @@ class Canvas:
         self._fill((x0 - soft, y0 - soft, x1 + soft, y1 + soft), distance, colour, alpha, concept, lit, soft)
 
     def convex(
-        self, points: Sequence[tuple[float, float]], colour: Colour,
-        alpha: float = 1.0, concept: str | None = None, lit: bool = True, soft: float = 0.0,
+        self,
+        points: Sequence[tuple[float, float]],
+        colour: Colour,
+        alpha: float = 1.0,
+        concept: str | None = None,
+        lit: bool = True,
+        soft: float = 0.0,
     ) -> None:
         """A convex polygon; the points go clockwise as seen on the picture."""
         xs, ys = [p[0] for p in points], [p[1] for p in points]
@@ -136,8 +163,17 @@ class Canvas:
         self._fill(box, distance, colour, alpha, concept, lit, soft)
 
     def stroke(
-        self, x0: float, y0: float, x1: float, y1: float, width: float, colour: Colour,
-        alpha: float = 1.0, concept: str | None = None, lit: bool = True, soft: float = 0.0,
+        self,
+        x0: float,
+        y0: float,
+        x1: float,
+        y1: float,
+        width: float,
+        colour: Colour,
+        alpha: float = 1.0,
+        concept: str | None = None,
+        lit: bool = True,
+        soft: float = 0.0,
     ) -> None:
         """A line with round ends, ``width`` across."""
         ex, ey, w = x1 - x0, y1 - y0, width / 2
@@ -151,7 +187,7 @@ class Canvas:
         self._fill(box, distance, colour, alpha, concept, lit, soft)
 
     def below(self, ridge: np.ndarray, colour: Colour | np.ndarray, concept: str | None = None) -> None:
-        """Everything below a skyline ``ridge`` [size] (y of each column); the colour may be an array [size, size, 3]."""
+        """Everything below a skyline ``ridge`` [size] (y of each column); a colour or one a pixel [size, size, 3]."""
         coverage = np.clip(0.5 + (self.y - ridge[None, :]) * self.size, 0.0, 1.0)
         self.blend((slice(None), slice(None)), coverage, colour, concept, True)
 

@@ -19,7 +19,10 @@ from .base import Scene
 from .paint import Canvas
 
 RANGES = {
-    "angle": (-40.0, 43.0), "light": (60.0, 147.0), "shadow length": (3.0, 12.58), "shadow position": (2.0, 19.6),
+    "angle": (-40.0, 43.0),
+    "light": (60.0, 147.0),
+    "shadow length": (3.0, 12.58),
+    "shadow position": (2.0, 19.6),
 }
 EDGES = tuple((cause, effect) for cause in ("angle", "light") for effect in ("shadow length", "shadow position"))
 PIVOT, BALL, REACH, GROUND_Y, LAMP_Y = (10.0, 10.5), 8.0, 9.5, -0.5, 20.5

@@ -75,7 +75,9 @@ class Reader(nn.Module):
     def save(self, path: str | Path) -> None:
         """Write the weights as float16 safetensors."""
         document = {
-            "kind": KIND, "schema_version": SCHEMA_VERSION, "provenance": self.provenance,
+            "kind": KIND,
+            "schema_version": SCHEMA_VERSION,
+            "provenance": self.provenance,
             "domains": [[name, list(values)] for name, values in self.domains.items()],
         }
         tensors = {k: v.half() if v.is_floating_point() else v for k, v in self.state_dict().items()}

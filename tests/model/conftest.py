@@ -35,6 +35,10 @@ def _load_comfyui() -> None:
         import comfy.cli_args  # noqa: F401
     finally:
         sys.argv = arguments
+    import torch
+
+    # Models this small gain nothing from more threads, and lose much where the cores are busy.
+    torch.set_num_threads(1)
 
 
 _load_pack()

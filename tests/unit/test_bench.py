@@ -31,12 +31,19 @@ def test_scores_count_hits_misses_and_drift():
     before = {item.name: item.factual for item in case.plan.items}
     perfect = csg.summary([csg.scores(case, truth, factual, truth, right)])
     assert perfect["effectiveness.intervened"] == perfect["effectiveness.descendants"] == 1.0
-    assert perfect["invariant_drift"] == 0.0 and perfect["psnr_truth"] == 99.0 and perfect["ssim_truth"] == pytest.approx(1.0)
+    assert (
+        perfect["invariant_drift"] == 0.0
+        and perfect["psnr_truth"] == 99.0
+        and perfect["ssim_truth"] == pytest.approx(1.0)
+    )
     nothing = csg.summary([csg.scores(case, factual, factual, truth, before)])
     assert nothing["effectiveness.intervened"] == nothing["effectiveness.descendants"] == 0.0
     assert nothing["psnr_outside"] == 99.0 and nothing["psnr_truth"] < 40
     invariant = case.plan.invariant[0]
-    drifted = {**right, invariant.name: next(v for v in case.plan.concepts[invariant.name].domain if v != invariant.factual)}
+    drifted = {
+        **right,
+        invariant.name: next(v for v in case.plan.concepts[invariant.name].domain if v != invariant.factual),
+    }
     assert csg.summary([csg.scores(case, truth, factual, truth, drifted)])["invariant_drift"] == pytest.approx(
         1 / len(case.plan.invariant)
     )

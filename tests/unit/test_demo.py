@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from causal_core.demo import schedule, train
-from causal_core.demo.config import PRESETS, DemoConfig, get_config
 from causal_core.demo.captions import training_caption
+from causal_core.demo.config import PRESETS, DemoConfig, get_config
 from causal_core.demo.latents import PatchPCA
 from causal_core.demo.model import DemoModel, from_uint8, generate, to_uint8
 from causal_core.demo.tokenizer import END, PAD, START, UNKNOWN, WordTokenizer

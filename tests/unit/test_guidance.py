@@ -91,7 +91,13 @@ def test_full_regions_and_strength_one_follow_the_counterfactual_caption_exactly
     trajectory = invert(lambda x, s: toy(x, s, [0])[0], picture(), SIGMAS, 0)
     full = {name: torch.ones(8, 8) for name in "ab"}
     ours = sample(toy, trajectory, [Edit("a", 1.0, 1), Edit("b", 1.0, 2)], full, Settings())
-    whole = sample(lambda x, s, rows, maps=None: toy(x, s, [2 * r for r in rows]), trajectory, [Edit("a", 1.0, 1)], full, Settings())
+    whole = sample(
+        lambda x, s, rows, maps=None: toy(x, s, [2 * r for r in rows]),
+        trajectory,
+        [Edit("a", 1.0, 1)],
+        full,
+        Settings(),
+    )
     assert torch.allclose(ours, whole, atol=1e-5)
 
 
@@ -99,7 +105,9 @@ def test_strength_orders_the_change():
     x0 = picture()
     trajectory = invert(lambda x, s: toy(x, s, [0])[0], x0, SIGMAS, 0)
     full = {"a": torch.ones(8, 8)}
-    moved = [(sample(toy, trajectory, [Edit("a", s, 1)], full, Settings()) - x0).abs().mean() for s in (0.0, 0.5, 1.0, 2.0)]
+    moved = [
+        (sample(toy, trajectory, [Edit("a", s, 1)], full, Settings()) - x0).abs().mean() for s in (0.0, 0.5, 1.0, 2.0)
+    ]
     assert moved == sorted(moved) and moved[0] < 1e-6 < moved[1]
 
 
@@ -125,8 +133,10 @@ def test_region_keeps_what_attention_overlooks():
 def test_captions_change_one_affected_concept_at_a_time():
     changed = plan({"season": "winter"}, {"foliage": "bare"})
     assert captions(changed) == [
-        "summer season, green foliage, red car", "winter season, green foliage, red car", "winter season, bare foliage, red car",
-    ]  # fmt: skip
+        "summer season, green foliage, red car",
+        "winter season, green foliage, red car",
+        "winter season, bare foliage, red car",
+    ]
     assert captions(plan({"season": "summer"})) == captions(changed)[:1]
 
 
@@ -147,7 +157,9 @@ def test_capture_gives_the_probabilities_of_the_phrase_tokens_and_changes_no_out
     rows = DiffusersRows(model, ["red car, green foliage", "blue car"])
     maps = AttentionMaps({0: {"car": (1, 3)}, 1: {"car": (1, 3)}}, (8, 8))
     plain = rows(x, 1.0, [0, 1])
-    assert torch.equal(rows(x, 1.0, [0, 1], maps), plain) or torch.allclose(rows(x, 1.0, [0, 1], maps), plain, atol=1e-6)
+    assert torch.equal(rows(x, 1.0, [0, 1], maps), plain) or torch.allclose(
+        rows(x, 1.0, [0, 1], maps), plain, atol=1e-6
+    )
     assert maps.mean("car").shape == (8, 8) and 0 < maps.mean("car").mean() < 1
 
     # The same probabilities by an explicit softmax in one layer.

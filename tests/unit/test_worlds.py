@@ -27,7 +27,9 @@ def test_the_cottage_has_the_promised_structure():
 
 def test_the_hidden_front_makes_time_and_weather_dependent_but_not_under_intervention():
     scenes = [COTTAGE.sample(seed) for seed in range(3000)]
-    cloudy = {t: np.mean([s.values["weather"] == "cloudy" for s in scenes if s.values["time"] == t]) for t in ("day", "night")}
+    cloudy = {
+        t: np.mean([s.values["weather"] == "cloudy" for s in scenes if s.values["time"] == t]) for t in ("day", "night")
+    }
     assert cloudy["night"] - cloudy["day"] > 0.05
     for scene in scenes[:50]:
         assert COTTAGE.counterfactual(scene, {"time": "night"}).values["weather"] == scene.values["weather"]
@@ -119,7 +121,9 @@ def test_unknown_concepts_and_values_are_named(do, words):
         COTTAGE.counterfactual(COTTAGE.sample(0), do)
 
 
-@pytest.mark.parametrize(("do", "words"), [({"angel": "1"}, "angle"), ({"angle": "steep"}, "finite"), ({"angle": "nan"}, "finite")])
+@pytest.mark.parametrize(
+    ("do", "words"), [({"angel": "1"}, "angle"), ({"angle": "steep"}, "finite"), ({"angle": "nan"}, "finite")]
+)
 def test_pendulum_refuses_what_is_no_number(do, words):
     world = get_world("pendulum")
     with pytest.raises(CounterfactError, match=words):
@@ -151,7 +155,12 @@ def test_command_writes_the_same_bytes_twice(tmp_path):
 
 @pytest.mark.parametrize(
     "words",
-    [("render", "--size", "7"), ("render", "--seed", "-1"), ("counterfactual",), ("counterfactual", "--do", "season = x")],
+    [
+        ("render", "--size", "7"),
+        ("render", "--seed", "-1"),
+        ("counterfactual",),
+        ("counterfactual", "--do", "season = x"),
+    ],
 )
 def test_command_names_the_option_to_change(words, tmp_path):
     with pytest.raises(CounterfactError):
