@@ -21,7 +21,7 @@ from ..demo.model import DemoModel, from_uint8, generate, to_uint8
 from ..demo.schedule import sampling_sigmas
 from ..errors import CounterfactError
 from ..guidance.captions import captions, watched_spans
-from ..guidance.csg import Settings, counterfactual
+from ..guidance.csg import Counted, Settings, counterfactual
 from ..guidance.rows import DiffusersRows
 from ..metrics import psnr, ssim, unchanged
 from ..plan import CounterfactualPlan, Intervention, propagate
@@ -79,16 +79,9 @@ def edited(model: DemoModel, x0: torch.Tensor, case: Case, steps: int, settings:
     )
     results = {"ours": (ours.latent, ours.evaluations / (len(sigmas) - 1))}
     for name, method in BASELINES.items():
-        spent = 0
-        plain = DiffusersRows(model, [rows[0], rows[-1], ""])
-
-        def counted(x, sigma, wanted, maps=None):
-            nonlocal spent
-            spent += len(wanted)
-            return plain(x, sigma, wanted, maps)
-
-        latent = method(counted, x0, sigmas, case.seed)
-        results[name] = (latent, spent / (len(sigmas) - 1))
+        plain = Counted(DiffusersRows(model, [rows[0], rows[-1], ""]))
+        latent = method(plain, x0, sigmas, case.seed)
+        results[name] = (latent, plain.spent / (len(sigmas) - 1))
     return results
 
 

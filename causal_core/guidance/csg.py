@@ -37,6 +37,20 @@ class Rows(Protocol):
         """Denoised estimates [len(rows), B, C, h, w] for captions ``rows``; adds attention to ``maps`` if given."""
 
 
+class Counted:
+    """A denoiser that counts its evaluations: one a row of a call."""
+
+    def __init__(self, denoise: Rows) -> None:
+        self.denoise, self.spent = denoise, 0
+
+    def __call__(
+        self, x: torch.Tensor, sigma: float, rows: Sequence[int], maps: AttentionMaps | None = None
+    ) -> torch.Tensor:
+        """See :class:`Rows`."""
+        self.spent += len(rows)
+        return self.denoise(x, sigma, rows, maps)
+
+
 @dataclass(frozen=True)
 class Settings:
     """What an artist may turn.
@@ -194,18 +208,13 @@ def counterfactual(
     progress : called with a running step number over inversion, locating and sampling, and the denoised latent
     within : mask [h, w], 0 to 1, outside of which nothing may change
     """
-    spent = done = 0
+    counted, done = Counted(denoise), 0
 
     def shown(denoised: torch.Tensor) -> torch.Tensor:
         nonlocal done
         progress(done, denoised)
         done += 1
         return denoised
-
-    def counted(x: torch.Tensor, sigma: float, rows: Sequence[int], maps: AttentionMaps | None = None) -> torch.Tensor:
-        nonlocal spent
-        spent += len(rows)
-        return denoise(x, sigma, rows, maps)
 
     def base(x: torch.Tensor, sigma: float) -> torch.Tensor:
         return shown(counted(x, sigma, [0])[0])
@@ -222,4 +231,4 @@ def counterfactual(
     if within is not None:
         regions = {name: image * within.to(image) for name, image in regions.items()}
     latent = sample(counted, trajectory, active, regions, settings, lambda step, denoised: shown(denoised))
-    return Result(latent, regions, spent)
+    return Result(latent, regions, counted.spent)

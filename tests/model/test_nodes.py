@@ -18,6 +18,7 @@ def error(pack):
 @pytest.fixture(scope="module")
 def nodes(pack):
     """Node classes by id."""
+    pack("nodes.demo").register_folder()
     extension = asyncio.run(pack("nodes").CounterfactExtension().get_node_list())
     return {node.GET_SCHEMA().node_id: node for node in extension}
 
