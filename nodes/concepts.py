@@ -21,36 +21,40 @@ class ConceptExtractor(io.ComfyNode):
             node_id="CausalConceptExtractor",
             display_name="Extract Concepts",
             category="causal/graph",
-            description="List the concepts of a picture and their values. The model can read the values itself: it picks "
-            "those whose words help it most to restore the picture from noise.",
-            search_aliases=["counterfactual", "caption", "attributes", "diffusion classifier", "interrogate", "describe image"],
+            description="List the concepts of a picture and their values. The model can read the values itself: it "
+            "picks those whose words help it most to restore the picture from noise.",
+            search_aliases=["counterfactual", "caption", "attributes", "diffusion "
+            "classifier", "interrogate", "describe "
+            "image"],
             inputs=[
                 io.Combo.Input(
                     "mode", options=[SCORE, KEEP], default=SCORE,
-                    tooltip=f"'{SCORE}': read the values from the picture; needs model, clip, vae and image. '{KEEP}': use "
-                    "the values as they are typed or connected.",
+                    tooltip=f"'{SCORE}': read the values from the picture; needs model, clip, vae and image. '{KEEP}': "
+                    "use the values as they are typed or connected.",
                 ),
-                io.Model.Input("model", optional=True, lazy=True, tooltip="The diffusion model that reads the picture."),
+                io.Model.Input("model", optional=True, lazy=True, tooltip="The diffusion model that reads the "
+                "picture."),
                 io.Clip.Input("clip", optional=True, lazy=True, tooltip="The text encoder of the same checkpoint."),
                 io.Vae.Input("vae", optional=True, lazy=True, tooltip="The VAE of the same checkpoint."),
                 io.Image.Input("image", optional=True, lazy=True, tooltip="The picture to read: one, not a batch."),
                 types.Concepts.Input(
                     "concepts", optional=True,
-                    tooltip="Concepts to look for, such as those of a demo scene: names, values and phrases. Ignored if you "
-                    "type a list.",
+                    tooltip="Concepts to look for, such as those of a demo scene: names, values and phrases. Ignored "
+                    "if you type a list.",
                 ),
                 io.String.Input(
                     "typed", default="", multiline=True, optional=True,
                     placeholder="season: spring, summer, autumn, winter = summer\ncar: none, red, blue",
-                    tooltip="Concepts one a line: name, colon, values, and optionally '= value' for the value it has. Empty: "
-                    "use the connected concepts.",
+                    tooltip="Concepts one a line: name, colon, values, and optionally '= value' for the value it has. "
+                    "Empty: use the connected concepts.",
                 ),
                 io.Int.Input(
                     "levels", default=6, min=2, max=64, optional=True, advanced=True,
                     tooltip="How many noise levels to compare captions at. More is surer and takes longer.",
                 ),
                 io.Int.Input(
-                    "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, optional=True, advanced=True,
+                    "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=False, optional=True,
+                    advanced=True,
                     tooltip="Of the noise. The same seed reads the same values.",
                 ),
             ],
@@ -95,21 +99,22 @@ def read_values(model, clip, vae, image, concepts, levels: int, seed: int):
         raise CounterfactError(f"image: it is a batch of {len(image)} pictures; connect one picture")
     latent = {"samples": vae.encode(image[..., :3])}
     sigmas = noise_levels(levels)
-    bar, done = progress_bar(model, PASSES * levels), 0
+    bar = progress_bar(model, PASSES * levels)
 
-    def shown(denoised) -> None:
-        nonlocal done
-        bar(done, denoised)
-        done += 1
-
-    def score(captions):
+    def score(captions, groups):
         errors = []
 
         def compare(rows, x0, mask):
-            errors.append(denoising_errors(rows, x0, len(captions), sigmas, seed, shown))
+            errors.append(denoising_errors(rows, x0, groups, sigmas, seed, bar))
             return x0
 
-        run(Captions(model, encode(clip, captions)), latent, torch.tensor([*sorted(sigmas, reverse=True), 0.0]), compare, seed)
+        run(
+            Captions(model, encode(clip, captions)),
+            latent,
+            torch.tensor([*sorted(sigmas, reverse=True), 0.0]),
+            compare,
+            seed,
+        )
         return errors[0]
 
     with naming("concepts"):

@@ -28,15 +28,18 @@ class CSGSampler(io.ComfyNode):
             node_id="CausalCSGSampler",
             display_name="Sample Counterfactual (CSG)",
             category="causal/sampling",
-            description="Draw the picture as it would have been: the affected concepts change, each in its own region, and "
-            "everything else is kept from the source. Works with Load Demo Model and with Stable Diffusion 1.x, 2.x and SDXL.",
-            search_aliases=["counterfactual", "what if", "causal semantic guidance", "prompt2prompt", "attention edit", "edit image"],
+            description="Draw the picture as it would have been: the affected concepts change, each in its own region, "
+            "and everything else is kept from the source. Works with Load Demo Model and with Stable Diffusion 1.x, "
+            "2.x and SDXL.",
+            search_aliases=["counterfactual", "what if", "causal semantic guidance", "prompt2prompt", "attention "
+            "edit", "edit "
+            "image"],
             inputs=[
                 io.Model.Input("model", tooltip="The diffusion model."),
                 io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint."),
                 io.Latent.Input(
-                    "latent", tooltip="The source picture, from VAE Encode. With a noise mask nothing changes outside of it. "
-                    "Every picture of a batch is edited by itself; picture n takes the seed plus n."
+                    "latent", tooltip="The source picture, from VAE Encode. With a noise mask nothing changes outside "
+                    "of it. Every picture of a batch is edited by itself; picture n takes the seed plus n."
                 ),
                 types.Plan.Input("plan", tooltip="What changes and what stays, from Propagate Consequences."),
                 io.Int.Input(
@@ -53,16 +56,19 @@ class CSGSampler(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "threshold", default=DEFAULTS.threshold, min=0.01, max=1.0, step=0.01, optional=True, advanced=True,
-                    tooltip="How large a change must be to belong to a concept's region, as a share of the largest. Lower "
-                    "gives wider regions.",
+                    tooltip="How large a change must be to belong to a concept's region, as a share of the largest. "
+                    "Lower gives wider regions.",
                 ),
                 io.Float.Input(
-                    "attention_weight", default=DEFAULTS.attention_weight, min=0.0, max=1.0, step=0.05, optional=True, advanced=True,
-                    tooltip="How much the model's cross-attention to a concept's words narrows its region; 0 does without.",
+                    "attention_weight", default=DEFAULTS.attention_weight, min=0.0, max=1.0, step=0.05, optional=True,
+                    advanced=True,
+                    tooltip="How much the model's cross-attention to a concept's words narrows its region; 0 does "
+                    "without.",
                 ),
                 io.Int.Input(
                     "grow", default=DEFAULTS.grow, min=0, max=32, optional=True, advanced=True,
-                    tooltip="Widens the regions by that many latent pixels (4 image pixels each in the demo model, 8 in SD).",
+                    tooltip="Widens the regions by that many latent pixels (4 image pixels each in the demo model, 8 "
+                    "in SD).",
                 ),
                 io.Float.Input(
                     "feather", default=DEFAULTS.feather, min=0.0, max=16.0, step=0.1, optional=True, advanced=True,
@@ -70,8 +76,8 @@ class CSGSampler(io.ComfyNode):
                 ),
                 io.Boolean.Input(
                     "preserve", default=DEFAULTS.preserve, optional=True, advanced=True,
-                    tooltip="Keep everything outside the regions exactly as in the source. Off lets light and colour adapt "
-                    "everywhere.",
+                    tooltip="Keep everything outside the regions exactly as in the source. Off lets light and colour "
+                    "adapt everywhere.",
                 ),
                 io.Float.Input(
                     "eta", default=DEFAULTS.eta, min=0.05, max=1.0, step=0.05, optional=True, advanced=True,
@@ -79,16 +85,16 @@ class CSGSampler(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "skip", default=SKIP, min=0.0, max=0.9, step=0.05, optional=True, advanced=True,
-                    tooltip="Share of the noise schedule to leave out at its noisy end. More keeps the layout of the source, "
-                    "less allows larger changes. The number of steps stays the same.",
+                    tooltip="Share of the noise schedule to leave out at its noisy end. More keeps the layout of the "
+                    "source, less allows larger changes. The number of steps stays the same.",
                 ),
             ],
             outputs=[
                 io.Latent.Output(tooltip="The counterfactual, for VAE Decode."),
                 io.Mask.Output("masks", tooltip="The region of each affected concept, in the order of the report."),
                 io.String.Output(
-                    "report", tooltip="What was done, as JSON: concepts, areas of regions, seed, settings, time, and how far "
-                    "the latent is from the source where it should not have changed."
+                    "report", tooltip="What was done, as JSON: concepts, areas of regions, seed, settings, time, and "
+                    "how far the latent is from the source where it should not have changed."
                 ),
             ],
         )  # fmt: skip
@@ -107,9 +113,10 @@ class CSGSampler(io.ComfyNode):
 
         settings = Settings(
             strength=finite(strength, "strength"), threshold=finite(threshold, "threshold"),
-            attention_weight=finite(attention_weight, "attention_weight"), grow=grow, feather=finite(feather, "feather"),
-            preserve=preserve, eta=finite(eta, "eta"),
+            attention_weight=finite(attention_weight, "attention_weight"), grow=grow,
+            feather=finite(feather, "feather"), preserve=preserve, eta=finite(eta, "eta"),
         )  # fmt: skip
+        sigmas = noise_levels(model, steps, finite(skip, "skip"))
         ratio = _check_mask(model, latent)
         start = perf_counter()
         guider = Captions(model, encode(clip, captions(plan)))
@@ -118,49 +125,55 @@ class CSGSampler(io.ComfyNode):
         except CounterfactError as error:
             log.warning("Regions are found without attention: %s", error)
             watched = {}
-        sigmas = noise_levels(model, steps, finite(skip, "skip"))
-        images = len(latent["samples"])
-        bar = progress_bar(model, images * (2 * steps + settings.probes))
+        bar = progress_bar(model, len(latent["samples"]) * (2 * steps + min(steps, settings.probes)))
         results, errors = [], []
 
         def edit(rows, x0, mask):
             for i, source in enumerate(x0.split(1)):
-                done = i * (2 * steps + settings.probes)
-                results.append(
-                    counterfactual(
-                        rows, source, sigmas.tolist(), plan, watched, (seed + i) % 2**64, settings,
-                        lambda step, denoised: bar(done + step, denoised),
-                        None if mask is None else mask[i].amax(0),
-                    )
-                )  # fmt: skip
-                errors.append(_error_outside(results[-1], source))
+                within = None if mask is None else mask[i].amax(0)
+                result = counterfactual(
+                    rows, source, sigmas.tolist(), plan, watched, (seed + i) % 2**64, settings, bar, within
+                )
+                results.append(result)
+                errors.append(_error_outside(result, source))
             return torch.cat([result.latent for result in results])
 
         samples = run(guider, latent, sigmas, edit, seed)
-        report = write_document(REPORT_KIND, REPORT_VERSION, {
-            "do": dict(plan.intervention.do),
-            "affected": [
-                {
-                    "name": item.name, "factual": item.factual, "counterfactual": item.counterfactual,
-                    "strength": strength * item.strength,
-                    "area": sum(float(r.regions[item.name].mean()) for r in results if item.name in r.regions) / images,
-                }
-                for item in plan.affected
-            ],
-            "invariant": [item.name for item in plan.invariant],
-            "images": images,
-            "evaluations_per_step": sum(r.evaluations for r in results) / images / steps,
+        report = _report(plan, results, steps, {
             "max_latent_error_outside": max(errors),
             "seconds": round(perf_counter() - start, 3),
             "seed": seed,
             "settings": {**asdict(settings), "steps": steps, "skip": skip},
         })  # fmt: skip
-        masks = _masks(results, [item.name for item in plan.affected], samples.shape[-2:], ratio)
+        masks = _masks(plan, results, samples.shape[-2:], ratio)
         return io.NodeOutput({**latent, "samples": samples}, masks, report, ui={"counterfact_report": [report]})
 
 
+def _report(plan, results, steps: int, more: dict) -> str:
+    """What was done, as a JSON document."""
+
+    def area(name: str) -> float:
+        return sum(float(r.regions[name].mean()) for r in results if name in r.regions) / len(results)
+
+    affected = [
+        {
+            "name": item.name, "factual": item.factual, "counterfactual": item.counterfactual,
+            "strength": more["settings"]["strength"] * item.strength, "area": area(item.name),
+        }
+        for item in plan.affected
+    ]  # fmt: skip
+    return write_document(REPORT_KIND, REPORT_VERSION, {
+        "do": dict(plan.intervention.do),
+        "affected": affected,
+        "invariant": [item.name for item in plan.invariant],
+        "images": len(results),
+        "evaluations_per_step": sum(r.evaluations for r in results) / len(results) / steps,
+        **more,
+    })  # fmt: skip
+
+
 def _check_mask(model, latent) -> int:
-    """Pixels of the picture a latent pixel; raises CounterfactError if the latent's mask is not of the picture's size."""
+    """Pixels of the picture a latent pixel; a mask that is not of the picture's size raises CounterfactError."""
     ratio = model.get_model_object("latent_format").spacial_downscale_ratio
     mask = latent.get("noise_mask")
     if mask is not None:
@@ -175,7 +188,9 @@ def _check_mask(model, latent) -> int:
             )
         masks, images = (mask.shape[0] if mask.ndim > 2 else 1), latent["samples"].shape[0]
         if masks not in (1, images):
-            raise CounterfactError(f"latent: it has {images} pictures and {masks} masks; give it one mask, or one for each")
+            raise CounterfactError(
+                f"latent: it has {images} pictures and {masks} masks; give it one mask, or one for each"
+            )
     return ratio
 
 
@@ -189,14 +204,14 @@ def _error_outside(result, source) -> float:
     return float(error.max())
 
 
-def _masks(results, names, grid, ratio: int):
-    """Regions as MASK [images * concepts, H, W], empty where a concept has none; one empty mask if nothing is affected."""
+def _masks(plan, results, grid, ratio: int):
+    """Regions of the affected concepts as MASK [images * concepts, H, W]; one empty mask if nothing is affected."""
     import torch
 
     empty = torch.zeros(*grid)
-    regions = [result.regions.get(name, empty).float().cpu() for result in results for name in names]
-    scaled = torch.nn.functional.interpolate(torch.stack(regions or [empty])[:, None], scale_factor=ratio, mode="bilinear")
-    return scaled[:, 0].clamp(0, 1)
+    regions = [r.regions.get(item.name, empty).float().cpu() for r in results for item in plan.affected]
+    stacked = torch.stack(regions or [empty])[:, None]
+    return torch.nn.functional.interpolate(stacked, scale_factor=ratio, mode="bilinear")[:, 0].clamp(0, 1)
 
 
 NODES = [CSGSampler]

@@ -75,7 +75,8 @@ class LoadDemoModel(io.ComfyNode):
         file = find_weights(preset)
         if not file.is_file():
             raise CounterfactError(
-                f"preset: there is no file {file}; install the pack again, or choose another preset (press R to refresh)"
+                f"preset: there is no file {file}; install the pack again, or choose another preset (press R to "
+                "refresh)"
             )
         with naming("preset"):
             return io.NodeOutput(*load(file))

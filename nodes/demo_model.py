@@ -1,8 +1,8 @@
 """The bundled text-to-image model as ComfyUI's own MODEL, CLIP and VAE.
 
 ComfyUI's classes do all the work: its core UNet under its own names for diffusers' weights, its text encoder machinery
-around our word tokenizer (so that `(snow:1.3)` works), its VAE object around the fixed patch transform. The result computes
-what `causal_core.demo` computes through diffusers.
+around our word tokenizer (so that `(snow:1.3)` works), its VAE object around the fixed patch transform. The result
+computes what `causal_core.demo` computes through diffusers.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ from ..causal_core.weights import read_tensors
 NAME = "counterfact"
 
 
-def load(path: str | Path, disable_dynamic: bool = False) -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
+def load(
+    path: str | Path, disable_dynamic: bool = False
+) -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
     """Build model, text encoder and VAE from a weights file.
 
     Parameters
@@ -153,11 +155,11 @@ class DemoTokenizer(comfy.sd1_clip.SDTokenizer):
     """Words with weights, in sections of the encoder's length."""
 
     def __init__(
-        self, tokenizer: WordTokenizer, width: int, embedding_directory: Any = None, tokenizer_data: dict = {}
+        self, tokenizer: WordTokenizer, width: int, embedding_directory: Any = None, tokenizer_data: dict | None = None
     ) -> None:
         super().__init__(
             "", max_length=tokenizer.max_length, pad_with_end=False, embedding_directory=embedding_directory,
-            embedding_size=width, embedding_key=NAME, tokenizer_class=Words, tokenizer_data=tokenizer_data,
+            embedding_size=width, embedding_key=NAME, tokenizer_class=Words, tokenizer_data=tokenizer_data or {},
             tokenizer_args={"tokenizer": tokenizer},
         )  # fmt: skip
 
@@ -183,12 +185,14 @@ class DemoTextEncoder(TextEncoder):
 class DemoClipModel(comfy.sd1_clip.SDClipModel):
     """ComfyUI's encoding of weighted tokens around our text encoder."""
 
-    def __init__(self, config: dict[str, int], device: Any = "cpu", dtype: Any = None, model_options: dict = {}) -> None:
+    def __init__(
+        self, config: dict[str, int], device: Any = "cpu", dtype: Any = None, model_options: dict | None = None
+    ) -> None:
         super().__init__(
             device=device, dtype=dtype, max_length=config["max_length"], textmodel_json_config=dict(config),
             model_class=DemoTextEncoder, special_tokens={"start": START, "end": END, "pad": PAD},
             layer_norm_hidden_state=False, enable_attention_masks=True, return_projected_pooled=False,
-            model_options=model_options,
+            model_options=model_options or {},
         )  # fmt: skip
 
 

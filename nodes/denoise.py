@@ -1,12 +1,13 @@
 """Denoising several captions at once with any UNet in ComfyUI, and a look at its cross-attention in passing.
 
 Everything lives in one run: captions become the conditionings of a guider, ComfyUI loads the models and prepares the
-conditionings as for any sampler, and then calls a function of ours in place of the sampling loop. Patches for the attention
-are set on options of single calls, never on the MODEL, which other nodes and later runs share.
+conditionings as for any sampler, and then calls a function of ours in place of the sampling loop. Patches for the
+attention are set on options of single calls, never on the MODEL, which other nodes and later runs share.
 """
 
 from __future__ import annotations
 
+import itertools
 import numbers
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -47,8 +48,8 @@ def attention_sites(model: comfy.model_patcher.ModelPatcher) -> dict[Site, torch
             sites[kind, 0 if kind == "middle" else number, index] = module.attn2
     if not sites or not isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.EPS):
         raise CounterfactError(
-            f"model: {type(model.model.model_config).__name__} is of a family without the cross-attention that this node "
-            "works with; connect Load Demo Model, or a Stable Diffusion 1.x, 2.x or SDXL checkpoint"
+            f"model: {type(model.model.model_config).__name__} is of a family without the cross-attention that this "
+            "node works with; connect Load Demo Model, or a Stable Diffusion 1.x, 2.x or SDXL checkpoint"
         )
     return sites
 
@@ -76,7 +77,8 @@ class Captions(comfy.samplers.CFGGuider):
         given, wanted = conditionings[0][0][0].shape[2], next(iter(self.sites.values())).to_k.in_features
         if given != wanted:
             raise CounterfactError(
-                f"clip: it makes {given} numbers a token, but the model reads {wanted}; connect the CLIP of its checkpoint"
+                f"clip: it makes {given} numbers a token, but the model reads {wanted}; connect the CLIP of its "
+                "checkpoint"
             )
 
 
@@ -169,8 +171,8 @@ def run(
     channels = model.get_model_object("latent_format").latent_channels
     if samples.ndim != 4 or samples.shape[1] != channels:
         raise CounterfactError(
-            f"latent: it has the shape {list(samples.shape)}, but the model works on pictures with {channels} channels; "
-            "encode the picture with the VAE of the model's checkpoint"
+            f"latent: it has the shape {list(samples.shape)}, but the model works on pictures with {channels} "
+            "channels; encode the picture with the VAE of the model's checkpoint"
         )
     if not torch.isfinite(samples).all():
         raise CounterfactError("latent: it has numbers that are not finite; encode the picture again")
@@ -178,10 +180,11 @@ def run(
     return guider.sample(torch.zeros_like(samples), samples, _Instead(function), sigmas, denoise_mask=mask, seed=seed)
 
 
-def progress_bar(model: comfy.model_patcher.ModelPatcher, steps: int) -> Callable[[int, torch.Tensor], None]:
-    """A function that shows step number and denoised latent [B, C, h, w] on the page, with a preview."""
+def progress_bar(model: comfy.model_patcher.ModelPatcher, steps: int) -> Callable[..., None]:
+    """A function that shows one more step on the page; its last argument is the denoised latent, for the preview."""
     show = latent_preview.prepare_callback(model, steps)
-    return lambda step, denoised: show(min(step, steps - 1), denoised, denoised, steps)
+    done = itertools.count()
+    return lambda *shown: show(min(next(done), steps - 1), shown[-1], shown[-1], steps)
 
 
 def noise_levels(model: comfy.model_patcher.ModelPatcher, steps: int, skip: float) -> torch.Tensor:

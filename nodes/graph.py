@@ -19,8 +19,8 @@ class GraphBuilder(io.ComfyNode):
             node_id="CausalGraphBuilder",
             display_name="Build Causal Graph",
             category="causal/graph",
-            description="Say what causes what: type edges, paste a graph, or take the graph of a demo scene. Concepts, if "
-            "connected, bring their values along.",
+            description="Say what causes what: type edges, paste a graph, or take the graph of a demo scene. Concepts, "
+            "if connected, bring their values along.",
             search_aliases=["counterfactual", "dag", "causal diagram", "edges", "structural causal model"],
             inputs=[
                 types.Concepts.Input(
@@ -29,12 +29,14 @@ class GraphBuilder(io.ComfyNode):
                     "these. In a graph that has concepts of its own, their values take the place of its values.",
                 ),
                 types.Graph.Input(
-                    "graph", optional=True, tooltip="A graph to start from, such as a demo scene's. Ignored if you type edges."
+                    "graph", optional=True, tooltip="A graph to start from, such as a demo scene's. Ignored if you "
+                    "type edges."
                 ),
                 io.String.Input(
-                    "edges", default="", multiline=True, optional=True, placeholder="season -> foliage\ntime <-> weather",
-                    tooltip="Edges, one a line: 'season -> foliage', or a chain 'a -> b -> c'. 'time <-> weather' says that "
-                    "something unseen causes both. Or paste the JSON of a graph. Empty: use the connected graph.",
+                    "edges", default="", multiline=True, optional=True, placeholder="season -> foliage\ntime <-> "
+                    "weather",
+                    tooltip="Edges, one a line: 'season -> foliage', or a chain 'a -> b -> c'. 'time <-> weather' says "
+                    "that something unseen causes both. Or paste the JSON of a graph. Empty: use the connected graph.",
                 ),
             ],
             outputs=[
@@ -84,8 +86,8 @@ class PreviewGraph(io.ComfyNode):
             node_id="CausalPreviewGraph",
             display_name="Preview Causal Graph",
             category="causal/graph",
-            description="Draw the causal graph. With a plan it shows the values before and after, and tells apart what is "
-            "set, what follows, and what must not move.",
+            description="Draw the causal graph. With a plan it shows the values before and after, and tells apart what "
+            "is set, what follows, and what must not move.",
             search_aliases=["counterfactual", "show dag", "draw graph", "view graph"],
             is_output_node=True,
             inputs=[

@@ -23,8 +23,8 @@ class DoIntervention(io.ComfyNode):
                 types.Graph.Input("graph", tooltip="The causal graph: it knows the concepts and their values."),
                 io.String.Input(
                     "do", default="season = winter", multiline=True, placeholder="season = winter",
-                    tooltip="What to set, as 'concept = value'; several are divided by commas or lines. Leave it empty to "
-                    "set nothing: the result is then the picture itself.",
+                    tooltip="What to set, as 'concept = value'; several are divided by commas or lines. Leave it empty "
+                    "to set nothing: the result is then the picture itself.",
                 ),
                 types.Intervention.Input(
                     "previous", optional=True,
@@ -63,8 +63,8 @@ class Propagate(io.ComfyNode):
                 types.Intervention.Input("intervention", tooltip="From Do (Set Concept)."),
                 io.String.Input(
                     "consequences", default="", multiline=True, optional=True, placeholder="foliage = bare",
-                    tooltip="Consequences that you decide yourself, as 'concept = value', one a line. Needed for concepts "
-                    "without a mechanism; elsewhere they overrule it, and what follows from them changes too.",
+                    tooltip="Consequences that you decide yourself, as 'concept = value', one a line. Needed for "
+                    "concepts without a mechanism; elsewhere they overrule it, and what follows from them changes too.",
                 ),
                 io.Float.Input(
                     "decay", default=0.85, min=0.0, max=1.0, step=0.01, optional=True, advanced=True,

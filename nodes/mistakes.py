@@ -1,7 +1,7 @@
 """Mistakes of the user: the message names the input to fix, and the log shows that message without a traceback.
 
-ComfyUI reports an exception of a node to the page, to the API and in the history, which is where people look for it; but
-it also logs the traceback, which tells a user nothing about a typing error.
+ComfyUI reports an exception of a node to the page, to the API and in the history, which is where people look for it;
+but it also logs the traceback, which tells a user nothing about a typing error.
 """
 
 from __future__ import annotations

@@ -8,40 +8,40 @@ captions that name what has been read of the other concepts.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 
-from ..concepts import Concept, Concepts, caption
+from ..concepts import Concepts, caption
 from ..errors import CounterfactError
 from ..guidance.csg import Rows
 
-# Latents of unit variance: below, texture decides; above, nothing but the mean colour is left.
-LOWEST, HIGHEST = 0.4, 4.0
+# For latents of unit variance. Below, the picture shows all there is, so that words add nothing to it; above, nothing of
+# the picture is left.
+LOWEST, HIGHEST = 1.5, 15.0
 
-Score = Callable[[list[str]], torch.Tensor]
+Score = Callable[[list[str], list[int]], torch.Tensor]
 
 
 def noise_levels(count: int) -> list[float]:
     """Noise levels at which captions are compared, evenly spaced on a logarithmic scale."""
-    ratio = HIGHEST / LOWEST
-    return [LOWEST * ratio ** ((i + 0.5) / count) for i in range(count)]
+    return [LOWEST * (HIGHEST / LOWEST) ** (i / max(1, count - 1)) for i in range(count)]
 
 
 def denoising_errors(
     denoise: Rows,
     x0: torch.Tensor,
-    captions: int,
+    groups: Sequence[int],
     sigmas: Sequence[float],
     seed: int,
     progress: Callable[[torch.Tensor], None] = lambda denoised: None,
 ) -> torch.Tensor:
-    """Mean squared errors of the denoised estimates, float32 [len(sigmas), captions].
+    """Weighted mean squared errors of the denoised estimates, float32 [len(sigmas), captions].
 
     Parameters
     ----------
-    denoise : denoiser over that many captions
+    denoise : denoiser over the captions
     x0 : latent of the picture, [1, C, h, w]
+    groups : how many captions each concept has; they follow one another
     sigmas : noise levels; each gets noise of its own, the same for all captions
     progress : called after each level with the estimate of the first caption
     """
@@ -49,10 +49,13 @@ def denoising_errors(
     errors = []
     for sigma in sigmas:
         noise = torch.randn(x0.shape, generator=generator, dtype=torch.float32).to(x0)
-        found = denoise(x0 + sigma * noise, sigma, range(captions))
-        errors.append((found - x0).float().pow(2).mean((1, 2, 3, 4)).cpu())
+        found = denoise(x0 + sigma * noise, sigma, range(sum(groups)))
+        for estimates in found.float().split(list(groups)):
+            places = estimates.var(0, keepdim=True, unbiased=False).mean(2, keepdim=True)
+            squares = (estimates - x0).pow(2).mean(2, keepdim=True)
+            errors.append((places * squares).sum((1, 2, 3, 4)) / places.sum().clamp_min(1e-12))
         progress(found[0])
-    return torch.stack(errors)
+    return torch.cat(errors).view(len(sigmas), -1).cpu()
 
 
 def decide(errors: torch.Tensor) -> tuple[int, float]:
@@ -87,7 +90,8 @@ def classify(concepts: Concepts, score: Score, passes: int = 2) -> Concepts:
     Parameters
     ----------
     concepts : their values, if any, count only for concepts without a list of values
-    score : function from captions to their errors under the same noises, [N, len(captions)]
+    score : function from captions, and how many of them each concept has, to their errors under N noises,
+        [N, len(captions)]
     passes : 1 reads each concept by itself, every further pass uses what has been read of the others
 
     Returns
@@ -100,19 +104,18 @@ def classify(concepts: Concepts, score: Score, passes: int = 2) -> Concepts:
     CounterfactError
         If no concept has a list of two values or more.
     """
-    choices = [(concept, value) for concept in concepts for value in concept.domain if len(concept.domain) > 1]
-    if not choices:
+    asked = [concept for concept in concepts if len(concept.domain) > 1]
+    if not asked:
         raise CounterfactError(
             "no concept has values to choose from: list them, such as 'season: spring, summer, autumn, winter'"
         )
-    known = Concepts(tuple(c if len(c.domain) < 2 else replace(c, value=None, confidence=None) for c in concepts))
+    groups = [len(concept.domain) for concept in asked]
+    known = concepts
+    for concept in asked:
+        known = known.replace(concept.name, value=None, confidence=None)
     for _ in range(passes):
-        errors = score([caption(known, {concept.name: value}) for concept, value in choices])
-        read: dict[str, Concept] = {}
-        for concept in concepts:
-            columns = [i for i, (chosen, _) in enumerate(choices) if chosen is concept]
-            if columns:
-                best, confidence = decide(errors[:, columns])
-                read[concept.name] = replace(concept, value=concept.domain[best], confidence=confidence)
-        known = Concepts(tuple(read.get(c.name, c) for c in known))
+        captions = [caption(known, {concept.name: value}) for concept in asked for value in concept.domain]
+        for concept, errors in zip(asked, score(captions, groups).split(groups, dim=1)):
+            best, confidence = decide(errors)
+            known = known.replace(concept.name, value=concept.domain[best], confidence=confidence)
     return known

@@ -67,8 +67,8 @@ class Settings:
     eta : share of fresh noise a step, above 0 to 1
     """
 
-    strength: float = 1.0
-    threshold: float = 0.15
+    strength: float = 1.25
+    threshold: float = 0.2
     attention_weight: float = 0.5
     probes: int = 8
     grow: int = 1

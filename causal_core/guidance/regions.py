@@ -28,7 +28,7 @@ def soft_threshold(image: torch.Tensor, threshold: float, width: float) -> torch
 
 
 def blurred(image: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Gaussian blur of a map [h, w], reflecting borders; ``sigma`` in latent pixels, 0 for none."""
+    """Gaussian blur of a map [h, w], repeating the border; ``sigma`` in latent pixels, 0 for none."""
     if sigma <= 0.0:
         return image
     reach = max(1, int(2.5 * sigma + 0.5))
@@ -49,7 +49,7 @@ def dilated(image: torch.Tensor, pixels: int) -> torch.Tensor:
 def region(
     size: torch.Tensor,
     attention: torch.Tensor | None = None,
-    threshold: float = 0.15,
+    threshold: float = 0.2,
     attention_weight: float = 0.5,
     grow: int = 1,
 ) -> torch.Tensor:

@@ -36,8 +36,8 @@ def sample(pack, comfy_model, scene):
     def run(model=None, clip=None, latent=None, plan=None, seed=3, steps=STEPS, strength=1.0, **options):
         node = pack("nodes.csg").CSGSampler
         output = node.execute(
-            model or comfy_model.model, clip or comfy_model.clip, latent or scene.latent, plan or scene.plan, seed, steps,
-            strength, **options,
+            model or comfy_model.model, clip or comfy_model.clip, latent or scene.latent, plan or scene.plan, seed,
+            steps, strength, **options,
         )  # fmt: skip
         latent, masks, report = output.args
         assert output.ui == {"counterfact_report": [report]}
@@ -104,7 +104,9 @@ def test_equals_the_diffusers_path(pack, comfy_model, reference, scene, sample):
     rows = pack("causal_core.guidance.rows").DiffusersRows(reference, captions.captions(scene.plan))
     watched = captions.watched_spans(reference.tokenizer.encode, scene.plan)
     sigmas = pack("nodes.denoise").noise_levels(comfy_model.model, STEPS, pack("nodes.csg").SKIP).tolist()
-    expected = csg.counterfactual(rows, scene.latent["samples"], sigmas, scene.plan, watched, 3)
+    expected = csg.counterfactual(
+        rows, scene.latent["samples"], sigmas, scene.plan, watched, 3, csg.Settings(strength=1.0)
+    )
     found, masks, report = sample()
     assert torch.allclose(found, expected.latent, atol=1e-3)
     for mask, item, region in zip(masks, report["affected"], expected.regions.values()):
@@ -116,7 +118,12 @@ def test_report_names_everything(scene, sample):
     report = sample(strength=0.5, skip=0.5, threshold=0.4)[2]
     assert report["do"] == {"season": "winter"}
     assert [item["name"] for item in report["affected"]] == [item.name for item in scene.plan.affected]
-    assert report["affected"][0] == {**report["affected"][0], "factual": "summer", "counterfactual": "winter", "strength": 0.5}
+    assert report["affected"][0] == {
+        **report["affected"][0],
+        "factual": "summer",
+        "counterfactual": "winter",
+        "strength": 0.5,
+    }
     assert set(report["invariant"]) == {item.name for item in scene.plan.invariant}
     assert report["seed"] == 3 and report["settings"]["skip"] == 0.5 and report["settings"]["threshold"] == 0.4
     assert report["seconds"] > 0

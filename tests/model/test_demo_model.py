@@ -51,13 +51,17 @@ def test_generated_picture_is_the_same(pack, comfy_model, reference):
     found = comfy.sample.sample_custom(
         comfy_model.model, torch.randn(1, 24, 16, 16, generator=torch.Generator().manual_seed(seed)), cfg,
         comfy.samplers.sampler_object("dpmpp_2m"), pack("causal_core.demo.schedule").sampling_sigmas(steps),
-        encoded(comfy_model, CAPTION), encoded(comfy_model, ""), torch.zeros(1, 24, 16, 16), disable_pbar=True, seed=seed,
+        encoded(comfy_model, CAPTION), encoded(comfy_model, ""), torch.zeros(1, 24, 16, 16), disable_pbar=True,
+        seed=seed,
     )  # fmt: skip
     assert torch.allclose(found, expected, atol=1e-3)
 
 
 def test_words_can_be_weighted(comfy_model):
-    plain, heavy = encoded(comfy_model, "red house, bare tree")[0][0], encoded(comfy_model, "(red:1.4) house, bare tree")[0][0]
+    plain, heavy = (
+        encoded(comfy_model, "red house, bare tree")[0][0],
+        encoded(comfy_model, "(red:1.4) house, bare tree")[0][0],
+    )
     changed = (plain - heavy).abs().amax(-1)[0] > 0
     assert changed.nonzero().flatten().tolist() == [1]
 

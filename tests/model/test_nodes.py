@@ -110,7 +110,7 @@ def test_model_is_only_asked_for_when_it_reads(nodes):
     ("# nothing", "typed: the concept list is empty"),
     ("car: red\ncar: blue", "typed: .*listed twice"),
     ("car: red, blue = green", "typed: .*known values: red, blue"),
-    ("angle: 0 .. nan", "typed: .*finite number"),
+    ("angle: 0 .. 1e999", "typed: .*finite number"),
 ])  # fmt: skip
 def test_bad_concepts(run, error, typed, message):
     with pytest.raises(error, match=f"(?i){message}"):
@@ -122,7 +122,13 @@ def test_reading_needs_a_model_and_one_picture(run, scene, comfy_model, error):
         run("CausalConceptExtractor", "score with the model", image=scene[0], concepts=scene[2])
     parts = {"model": comfy_model.model, "clip": comfy_model.clip, "vae": comfy_model.vae}
     with pytest.raises(error, match="image: .*batch of 2"):
-        run("CausalConceptExtractor", "score with the model", **parts, image=scene[0].repeat(2, 1, 1, 1), concepts=scene[2])
+        run(
+            "CausalConceptExtractor",
+            "score with the model",
+            **parts,
+            image=scene[0].repeat(2, 1, 1, 1),
+            concepts=scene[2],
+        )
     with pytest.raises(error, match="no concept has values to choose from"):
         run("CausalConceptExtractor", "score with the model", **parts, image=scene[0], typed="car = red")
 
@@ -206,13 +212,13 @@ def test_consequences_follow(nodes, run, scene):
 
 
 @pytest.mark.parametrize("consequences, message", [
-    ("car = none", "'car' does not follow from do"),
+    ("car = none", "'car' does not follow from do.* not as a consequence"),
     ("foliage = purple", "consequences: unknown value"),
     ("season = spring", "both set by the intervention and fixed as a consequence"),
 ])  # fmt: skip
 def test_bad_consequences(run, scene, error, consequences, message):
     do = run("CausalDoIntervention", scene[3], "season = winter")[0]
-    with pytest.raises(error, match=f"consequences: .*{message.removeprefix('consequences: ')}"):
+    with pytest.raises(error, match=message):
         run("CausalPropagate", scene[3], do, consequences)
 
 
@@ -233,7 +239,7 @@ def test_decay_must_be_finite(run, scene, error):
 def test_plan_of_another_graph_is_refused(run, scene, error):
     do = run("CausalDoIntervention", scene[3], "season = winter")[0]
     plan = run("CausalPropagate", scene[3], do)[0]
-    with pytest.raises(error, match="plan: .*another graph"):
+    with pytest.raises(error, match="plan: .*other concepts"):
         run("CausalPreviewGraph", run("CausalGraphBuilder", edges="egg -> hen")[0], plan)
 
 
