@@ -15,8 +15,8 @@ from ..concepts import Concepts, caption
 from ..errors import CounterfactError
 from ..guidance.csg import Rows
 
-# For latents of unit variance. Below, the picture shows all there is, so that words add nothing to it; above, nothing of
-# the picture is left.
+# For latents of unit variance. Below, the picture shows all there is, so that words add nothing to it; above, nothing
+# of the picture is left.
 LOWEST, HIGHEST = 1.5, 15.0
 
 Score = Callable[[list[str], list[int]], torch.Tensor]
