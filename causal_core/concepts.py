@@ -28,7 +28,7 @@ KIND = "counterfact.concepts"
 VERSION = 1
 MAX_PHRASE = 200
 
-_INTERVAL = re.compile(r"\s*([-+.\deE]+)\s*\.\.\s*([-+.\deE]+)\s*")
+_INTERVAL = re.compile(r"\s*([-+\w.]+?)\s*\.\.\s*([-+\w.]+)\s*")
 
 
 @dataclass(frozen=True)

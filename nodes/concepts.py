@@ -117,8 +117,7 @@ def read_values(model, clip, vae, image, concepts, levels: int, seed: int):
         )
         return errors[0]
 
-    with naming("concepts"):
-        return classify(concepts, score, PASSES)
+    return classify(concepts, score, PASSES)
 
 
 NODES = [ConceptExtractor]

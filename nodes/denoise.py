@@ -113,13 +113,11 @@ def _showing(maps: AttentionMaps, rows: Sequence[int], lengths: Sequence[int], b
     """Cross-attention as it would be without this patch, shown to the maps in passing."""
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, options: Mapping[str, Any]) -> torch.Tensor:
-        height, width = options["activations_shape"][-2:]
-        # The finest layers look at texture rather than at things.
-        if 2 * height <= maps.grid[0] + 1:
-            present = [rows[i] for i in options["cond_or_uncond"]]
-            for row, q_row, k_row in zip(present, q.chunk(len(present)), k.chunk(len(present))):
-                # Texts of different lengths come tiled to a common one: the first tile holds all there is to know.
-                maps.add(q_row, k_row[:, : lengths[row]], options["n_heads"], [row], (height, width))
+        shape = tuple(options["activations_shape"][-2:])
+        present = [rows[i] for i in options["cond_or_uncond"]]
+        for row, q_row, k_row in zip(present, q.chunk(len(present)), k.chunk(len(present))):
+            # Texts of different lengths come tiled to a common one: the first tile holds all there is to know.
+            maps.add(q_row, k_row[:, : lengths[row]], options["n_heads"], [row], shape)
         if before is not None:
             return before(q, k, v, options)
         return optimized_attention(

@@ -30,7 +30,7 @@ class AttentionMaps:
         self.counts: dict[str, int] = {}
 
     def add(self, q: torch.Tensor, k: torch.Tensor, heads: int, rows: Sequence[int], shape: tuple[int, int]) -> None:
-        """Add the maps of one layer.
+        """Add the maps of one layer; layers finer than half the latent are passed over.
 
         Parameters
         ----------
@@ -40,6 +40,9 @@ class AttentionMaps:
         rows : caption row of each of the R chunks of the batch
         shape : (height, width) with height * width = N
         """
+        # The finest layers look at texture rather than at things.
+        if 2 * shape[0] > self.grid[0] + 1:
+            return
         for row, q_row, k_row in zip(rows, q.chunk(len(rows)), k.chunk(len(rows))):
             spans = self.watched.get(row)
             if not spans:

@@ -48,9 +48,7 @@ class CaptureProcessor:
     ) -> torch.Tensor:
         """Attend from [R * B, N, width] to text tokens [R * B, T, text width]; returns [R * B, N, width]."""
         q, k, v = (attn.to_q(hidden_states), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states))
-        height, width = grid_of(q.shape[1], self.maps.grid)
-        if 2 * height <= self.maps.grid[0] + 1:
-            self.maps.add(q, k, attn.heads, self.rows, (height, width))
+        self.maps.add(q, k, attn.heads, self.rows, grid_of(q.shape[1], self.maps.grid))
         b, n, _ = q.shape
         q, k, v = (t.view(b, -1, attn.heads, t.shape[-1] // attn.heads).transpose(1, 2) for t in (q, k, v))
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask)

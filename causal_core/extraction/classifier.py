@@ -107,7 +107,7 @@ def classify(concepts: Concepts, score: Score, passes: int = 2) -> Concepts:
     asked = [concept for concept in concepts if len(concept.domain) > 1]
     if not asked:
         raise CounterfactError(
-            "no concept has values to choose from: list them, such as 'season: spring, summer, autumn, winter'"
+            "concepts: none has values to choose from; list them, such as 'season: spring, summer, autumn, winter'"
         )
     groups = [len(concept.domain) for concept in asked]
     known = concepts

@@ -129,7 +129,7 @@ def test_reading_needs_a_model_and_one_picture(run, scene, comfy_model, error):
             image=scene[0].repeat(2, 1, 1, 1),
             concepts=scene[2],
         )
-    with pytest.raises(error, match="no concept has values to choose from"):
+    with pytest.raises(error, match="none has values to choose from"):
         run("CausalConceptExtractor", "score with the model", **parts, image=scene[0], typed="car = red")
 
 

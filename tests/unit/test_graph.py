@@ -59,6 +59,11 @@ class TestConcepts:
         assert "SEASON" in concepts and "sky" not in concepts and 3 not in concepts
         assert concepts.replace(" Season ", value="WINTER").values()["season"] == "winter"
 
+    @pytest.mark.parametrize("limits", ["0 .. nan", "low .. high", "0 .. inf", "9 .. 1"])
+    def test_interval_of_no_numbers_is_refused(self, limits):
+        with pytest.raises(CounterfactError, match="angle"):
+            parse_concepts(f"angle: {limits}")
+
     def test_continuous(self):
         angle = parse_concepts("angle: -45 .. 45 = 3")["angle"]
         assert (angle.interval, angle.value) == ((-45.0, 45.0), "3.0")

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from causal_core.attention.capture import AttentionMaps
 from causal_core.attention.processors import capturing, grid_of
@@ -164,11 +165,14 @@ def test_capture_gives_the_probabilities_of_the_phrase_tokens_and_changes_no_out
 
     # The same probabilities by an explicit softmax in one layer.
     q, k = torch.randn(1, 16, 32), torch.randn(1, 6, 32)
-    single = AttentionMaps({0: {"car": (1, 3)}}, (4, 4))
+    single = AttentionMaps({0: {"car": (1, 3)}}, (8, 8))
     single.add(q, k, 2, [0], (4, 4))
     heads_q, heads_k = (t.view(1, -1, 2, 16).transpose(1, 2) for t in (q, k))
     expected = (heads_q @ heads_k.transpose(-1, -2) / 4.0).softmax(-1)[..., 1:3].sum(-1).mean(1).view(4, 4)
-    assert torch.allclose(single.mean("car"), expected, atol=1e-6)
+    enlarged = F.interpolate(expected[None, None], size=(8, 8), mode="bilinear")[0, 0]
+    assert torch.allclose(single.mean("car"), enlarged, atol=1e-6)
+    single.add(torch.randn(1, 64, 32), k, 2, [0], (8, 8))
+    assert torch.allclose(single.mean("car"), enlarged, atol=1e-6), "a layer as fine as the latent must not count"
 
 
 def test_capture_restores_the_processors(model):
