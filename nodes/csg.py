@@ -28,9 +28,9 @@ class CSGSampler(io.ComfyNode):
             node_id="CausalCSGSampler",
             display_name="Sample Counterfactual (CSG)",
             category="causal/sampling",
-            description="Draw the picture as it would have been: the affected concepts change, each in its own region, "
-            "and everything else is kept from the source. Works with Load Demo Model and with Stable Diffusion 1.x, "
-            "2.x and SDXL.",
+            description="Draw the picture as it would have been: the affected concepts change, each in its own region, and "
+            "everything else is kept from the source. Made for UNets with cross-attention: Load Demo Model and Stable "
+            "Diffusion 1.x, 2.x and SDXL checkpoints. Tested with the demo model so far.",
             search_aliases=["counterfactual", "what if", "causal semantic guidance", "prompt2prompt", "attention "
             "edit", "edit "
             "image"],
