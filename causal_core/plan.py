@@ -214,15 +214,6 @@ class CounterfactualPlan:
         """Caption of the picture as it would be."""
         return caption(self.concepts, {item.name: item.counterfactual for item in self.affected})
 
-    def caption_with(self, name: str) -> str:
-        """The factual caption with the new phrase of one affected concept."""
-        name = self.concepts[name].name
-        for item in self.affected:
-            if item.name == name:
-                return caption(self.concepts, {name: item.counterfactual})
-        known = ", ".join(item.name for item in self.affected) or "none"
-        raise CounterfactError(f"{name!r} is not affected by {self.intervention}; affected concepts: {known}")
-
     def to_json(self) -> str:
         """A `counterfact.plan` document; the same plan always gives the same text."""
         body = {

@@ -2,8 +2,8 @@
 
 Every variable takes the value ``v = F^-1(u | parents)``, the inverse of its conditional distribution at its own
 exogenous noise ``u`` in [0, 1). With the values of a domain in a fixed order this is the monotone discrete mechanism,
-so a counterfactual is well defined: keep ``u``, change the parents (Pearl, Causality, 2nd edition, section 7.1.1; monotone
-noise as in Tian and Pearl 2000). Latent confounders are variables marked ``hidden``.
+so a counterfactual is well defined: keep ``u``, change the parents (Pearl, Causality, 2nd edition, section 7.1.1;
+monotone noise as in Tian and Pearl 2000). Latent confounders are variables marked ``hidden``.
 """
 
 from __future__ import annotations

@@ -27,9 +27,3 @@ def ancestral_split(sigma: float, sigma_next: float, eta: float = 1.0) -> tuple[
 def posterior_mean(x: torch.Tensor, denoised: torch.Tensor, sigma: float, sigma_down: float) -> torch.Tensor:
     """Where the deterministic part of a step lands: ``D + (sigma_down / sigma) (x - D)``; any shape."""
     return denoised + (sigma_down / sigma) * (x - denoised)
-
-
-def karras_sigmas(steps: int, low: float, high: float, rho: float = 7.0) -> list[float]:
-    """``steps`` noise levels from ``high`` to ``low`` and a final 0 (Karras et al. 2022, equation 5)."""
-    ramp = [i / max(steps - 1, 1) for i in range(steps)]
-    return [(high ** (1 / rho) + t * (low ** (1 / rho) - high ** (1 / rho))) ** rho for t in ramp] + [0.0]

@@ -21,10 +21,10 @@ from causal_core.guidance.csg import Edit, Settings, counterfactual, locate, sam
 from causal_core.guidance.inversion import invert
 from causal_core.guidance.regions import region
 from causal_core.guidance.rows import DiffusersRows
-from causal_core.guidance.steps import ancestral_split, karras_sigmas, posterior_mean
+from causal_core.guidance.steps import ancestral_split, posterior_mean
 from causal_core.plan import Intervention, propagate
 
-SIGMAS = karras_sigmas(8, 0.02, 6.0)
+SIGMAS = sampling_sigmas(8, 0.1).tolist()
 CONCEPTS = parse_concepts("season: summer, winter = summer\nfoliage: green, bare = green\ncar: red, blue = red")
 GRAPH = CausalGraph.from_edges([("season", "foliage")], concepts=CONCEPTS)
 
