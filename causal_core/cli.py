@@ -40,6 +40,9 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("train", "demo-model"): Command("demo.train", "train the bundled text-to-image model"),
     ("train", "reader"): Command("worlds.reader", "train the network that reads a scene's concepts off its picture"),
     ("bench", "csg"): Command("bench.csg", "measure counterfactual edits against the true counterfactuals"),
+    ("bench", "overhead"): Command(
+        "bench.overhead", "measure the time and memory that attention capture and masks take"
+    ),
 }
 
 EXIT_ERROR, EXIT_INTERRUPTED = 2, 130

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from .concepts import Concepts, caption, typed_lines
@@ -310,6 +310,36 @@ def propagate(
         return PlanItem(name, factual, value, "descendant", depth[name], strength, probability, reason)
 
     return CounterfactualPlan(graph.concepts, Intervention(do), tuple(map(item, graph.topological_order())))
+
+
+def undone(plan: CounterfactualPlan) -> CounterfactualPlan:
+    """The plan that takes an edited picture back: factual and counterfactual values change places.
+
+    Raises
+    ------
+    CounterfactError
+        If the factual value of an intervened concept is not known, so that it cannot be set again.
+
+    Examples
+    --------
+    >>> from causal_core.concepts import parse_concepts
+    >>> concepts = parse_concepts("season: summer, winter = summer\\nfoliage: green, bare = green")
+    >>> plan = propagate(CausalGraph.from_edges([("season", "foliage")], concepts=concepts),
+    ...                  Intervention({"season": "winter"}), {"foliage": "bare"})
+    >>> print(undone(plan).intervention, undone(plan).caption_counterfactual)
+    do(season = summer) summer season, green foliage
+    """
+    concepts = plan.concepts
+    for item in plan.affected:
+        if item.role == "intervened" and item.factual is None:
+            raise CounterfactError(f"{item.name!r} has no factual value to go back to: give it one in the concepts")
+        concepts = concepts.replace(item.name, value=item.counterfactual)
+    items = tuple(
+        replace(item, factual=item.counterfactual, counterfactual=item.factual) if item.changed else item
+        for item in plan.items
+    )
+    do = {item.name: item.counterfactual for item in items if item.role == "intervened"}
+    return CounterfactualPlan(concepts, Intervention(do), items)
 
 
 def _predict(graph: CausalGraph, do: Mapping[str, str]) -> Mapping[str, Any]:

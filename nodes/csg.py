@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import asdict
 from time import perf_counter
 
 from comfy_api.latest import io
 
-from ..causal_core.errors import CounterfactError, finite, write_document
-from ..causal_core.guidance.csg import Settings
+from ..causal_core.errors import CounterfactError, write_document
 from . import types
+from .options import DEFAULTS, PER_CONCEPT, SKIP, settings, widgets
 
 REPORT_KIND, REPORT_VERSION = "counterfact.report", 1
-DEFAULTS = Settings()
-SKIP = 0.1
-
-log = logging.getLogger("counterfact")
-
+COMPOSITE_FEATHER = 0.5
 
 class CSGSampler(io.ComfyNode):
     """Invert a picture, find where each affected concept lives, sample the counterfactual on the same noise."""
@@ -28,9 +23,9 @@ class CSGSampler(io.ComfyNode):
             node_id="CausalCSGSampler",
             display_name="Sample Counterfactual (CSG)",
             category="causal/sampling",
-            description="Draw the picture as it would have been: the affected concepts change, each in its own region, and "
-            "everything else is kept from the source. Made for UNets with cross-attention: Load Demo Model and Stable "
-            "Diffusion 1.x, 2.x and SDXL checkpoints. Tested with the demo model so far.",
+            description="Draw the picture as it would have been: the affected concepts change, each in its own region, "
+            "and everything else is kept from the source. Measured with the demo model; its parts are tested on the "
+            "architectures of Stable Diffusion 1.x, 2.x, SDXL, SD3, Flux, Qwen-Image, Z-Image and Wan.",
             search_aliases=["counterfactual", "what if", "causal semantic guidance", "prompt2prompt", "attention "
             "edit", "edit "
             "image"],
@@ -42,51 +37,46 @@ class CSGSampler(io.ComfyNode):
                     "of it. Every picture of a batch is edited by itself; picture n takes the seed plus n."
                 ),
                 types.Plan.Input("plan", tooltip="What changes and what stays, from Propagate Consequences."),
-                io.Int.Input(
-                    "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
-                    tooltip="Of the noise that the picture is inverted with. The same seed gives the same picture.",
+                *widgets(
+                    "seed", "steps", "strength", "threshold", "attention_weight", "grow", "feather", "preserve", "eta",
+                    "skip",
                 ),
-                io.Int.Input(
-                    "steps", default=30, min=2, max=200,
-                    tooltip="Sampling steps. More follow the source more finely and take longer.",
+                types.Trajectory.Input(
+                    "trajectory", optional=True,
+                    tooltip="The picture's noise from Invert Picture, so that it need not be inverted again. Made with "
+                    "the same model, steps, skip and eta; the seed is then the one given there.",
+                ),
+                io.Mask.Input(
+                    "regions", optional=True,
+                    tooltip="Regions that you decide yourself, in place of those that the model finds: one mask for "
+                    "each affected concept in the order of the plan, or one for all. From Find Regions, Set Region or "
+                    "any mask node.",
+                ),
+                io.Vae.Input("vae", optional=True, tooltip="The VAE of the same checkpoint; needed for the image "
+                "output."),
+                io.Image.Input("image", optional=True, tooltip="The source picture itself. With it, everything "
+                "outside the regions is taken from it pixel by pixel."),
+                *widgets("mode", "protect", "delay", "stop", "project", "clamp", "momentum", "share_overlaps"),
+                io.Boolean.Input(
+                    "composite", default=True, optional=True, advanced=True,
+                    tooltip="Take the pixels outside the regions from the source image, so that not even the VAE "
+                    "changes them. Needs image.",
                 ),
                 io.Float.Input(
-                    "strength", default=DEFAULTS.strength, min=0.0, max=4.0, step=0.05,
-                    tooltip="How far to go: 0 returns the source, 1 follows the plan, more exaggerates.",
-                ),
-                io.Float.Input(
-                    "threshold", default=DEFAULTS.threshold, min=0.01, max=1.0, step=0.01, optional=True, advanced=True,
-                    tooltip="How large a change must be to belong to a concept's region, as a share of the largest. "
-                    "Lower gives wider regions.",
-                ),
-                io.Float.Input(
-                    "attention_weight", default=DEFAULTS.attention_weight, min=0.0, max=1.0, step=0.05, optional=True,
+                    "composite_feather", default=COMPOSITE_FEATHER, min=0.0, max=32.0, step=0.25, optional=True,
                     advanced=True,
-                    tooltip="How much the model's cross-attention to a concept's words narrows its region; 0 does "
-                    "without.",
+                    tooltip="Width of the soft border of that, in latent pixels (4 image pixels each in the demo model, "
+                    "8 in SD).",
                 ),
                 io.Int.Input(
-                    "grow", default=DEFAULTS.grow, min=0, max=32, optional=True, advanced=True,
-                    tooltip="Widens the regions by that many latent pixels (4 image pixels each in the demo model, 8 "
-                    "in SD).",
-                ),
-                io.Float.Input(
-                    "feather", default=DEFAULTS.feather, min=0.0, max=16.0, step=0.1, optional=True, advanced=True,
-                    tooltip="Softens the borders of the regions, in latent pixels.",
+                    "retries", default=0, min=0, max=2, optional=True, advanced=True,
+                    tooltip="If the model does not recognise a new value in the edited picture, try again with more "
+                    "strength and wider regions, at most so many times. Each try takes as long as the first.",
                 ),
                 io.Boolean.Input(
-                    "preserve", default=DEFAULTS.preserve, optional=True, advanced=True,
-                    tooltip="Keep everything outside the regions exactly as in the source. Off lets light and colour "
-                    "adapt everywhere.",
-                ),
-                io.Float.Input(
-                    "eta", default=DEFAULTS.eta, min=0.05, max=1.0, step=0.05, optional=True, advanced=True,
-                    tooltip="Share of fresh noise a step. Lower follows the source's structure more closely.",
-                ),
-                io.Float.Input(
-                    "skip", default=SKIP, min=0.0, max=0.9, step=0.05, optional=True, advanced=True,
-                    tooltip="Share of the noise schedule to leave out at its noisy end. More keeps the layout of the "
-                    "source, less allows larger changes. The number of steps stays the same.",
+                    "measure", default=False, optional=True, advanced=True,
+                    tooltip="Also measure composition (setting nothing must change nothing) and reversibility (do, "
+                    "then undo) and put them into the report. Takes about three times as long.",
                 ),
             ],
             outputs=[
@@ -96,6 +86,8 @@ class CSGSampler(io.ComfyNode):
                     "report", tooltip="What was done, as JSON: concepts, areas of regions, seed, settings, time, and "
                     "how far the latent is from the source where it should not have changed."
                 ),
+                io.Image.Output("image", tooltip="The counterfactual picture; outside the regions it is the source "
+                "image bit by bit. Needs vae, and image for that."),
             ],
         )  # fmt: skip
 
@@ -103,50 +95,70 @@ class CSGSampler(io.ComfyNode):
     def execute(
         cls, model, clip, latent, plan, seed: int, steps: int, strength: float, threshold=DEFAULTS.threshold,
         attention_weight=DEFAULTS.attention_weight, grow=DEFAULTS.grow, feather=DEFAULTS.feather,
-        preserve=DEFAULTS.preserve, eta=DEFAULTS.eta, skip: float = SKIP,
+        preserve=DEFAULTS.preserve, eta=DEFAULTS.eta, skip: float = SKIP, trajectory=None, regions=None, vae=None,
+        image=None, mode: str = PER_CONCEPT, protect=DEFAULTS.protect, delay=DEFAULTS.how.delay,
+        stop=DEFAULTS.how.stop, project=DEFAULTS.how.project, clamp=DEFAULTS.how.clamp,
+        momentum=DEFAULTS.how.momentum, share_overlaps=DEFAULTS.how.share_overlaps, composite: bool = True,
+        composite_feather: float = COMPOSITE_FEATHER, retries: int = 0, measure: bool = False,
     ) -> io.NodeOutput:  # fmt: skip
-        import torch
-
-        from ..causal_core.guidance.captions import captions, watched_spans
-        from ..causal_core.guidance.csg import counterfactual
-        from .denoise import Captions, encode, noise_levels, progress_bar, run, token_ids
-
-        settings = Settings(
-            strength=finite(strength, "strength"), threshold=finite(threshold, "threshold"),
-            attention_weight=finite(attention_weight, "attention_weight"), grow=grow,
-            feather=finite(feather, "feather"), preserve=preserve, eta=finite(eta, "eta"),
+        chosen = settings(
+            mode, strength=strength, threshold=threshold, attention_weight=attention_weight, protect=protect,
+            grow=grow, feather=feather, preserve=preserve, eta=eta, delay=delay, stop=stop, project=project,
+            clamp=clamp, momentum=momentum, share_overlaps=share_overlaps,
         )  # fmt: skip
-        sigmas = noise_levels(model, steps, finite(skip, "skip"))
-        ratio = _check_mask(model, latent)
         start = perf_counter()
-        guider = Captions(model, encode(clip, captions(plan)))
-        try:
-            watched = watched_spans(lambda text: token_ids(clip, text), plan)
-        except CounterfactError as error:
-            log.warning("Regions are found without attention: %s", error)
-            watched = {}
-        bar = progress_bar(model, len(latent["samples"]) * (2 * steps + min(steps, settings.probes)))
-        results, errors = [], []
+        from .edit import Run, enlarged
 
-        def edit(rows, x0, mask):
-            for i, source in enumerate(x0.split(1)):
-                within = None if mask is None else mask[i].amax(0)
-                result = counterfactual(
-                    rows, source, sigmas.tolist(), plan, watched, (seed + i) % 2**64, settings, bar, within
-                )
-                results.append(result)
-                errors.append(_error_outside(result, source))
-            return torch.cat([result.latent for result in results])
-
-        samples = run(guider, latent, sigmas, edit, seed)
-        report = _report(plan, results, steps, {
-            "max_latent_error_outside": max(errors),
+        run = Run(model, clip, latent, plan, chosen, steps, skip, trajectory, regions)
+        samples, results, facts = run.edited(seed, retries, measure)
+        report = _report(plan, results, steps, facts | {
             "seconds": round(perf_counter() - start, 3),
             "seed": seed,
-            "settings": {**asdict(settings), "steps": steps, "skip": skip},
+            "settings": {**_flat(chosen), "mode": mode, "steps": steps, "skip": skip, "retries": retries},
         })  # fmt: skip
-        masks = _masks(plan, results, samples.shape[-2:], ratio)
-        return io.NodeOutput({**latent, "samples": samples}, masks, report, ui={"counterfact_report": [report]})
+        masks = enlarged(plan, [r.regions for r in results], samples.shape[-2:], run.ratio)
+        picture = None
+        if vae is not None:
+            picture = _picture(vae, samples, image if composite else None, results, run.ratio, composite_feather)
+        elif image is not None:
+            raise CounterfactError("vae: connect the VAE of the checkpoint, or leave image unconnected")
+        else:
+            from comfy_execution.graph import ExecutionBlocker
+
+            picture = ExecutionBlocker("image: connect vae (and image) to Sample Counterfactual to have a picture")
+        return io.NodeOutput(
+            {**latent, "samples": samples}, masks, report, picture, ui={"counterfact_report": [report]}
+        )
+
+
+def _flat(chosen) -> dict:
+    """All settings by name."""
+    values = asdict(chosen)
+    return {**values, **values.pop("how")}
+
+
+def _picture(vae, samples, source, results, ratio: int, feather: float):
+    """The decoded picture, with the source's pixels outside the regions where a source is given."""
+    import torch
+
+    from ..causal_core.guidance.composite import composite, pixel_mask
+
+    edited = vae.decode(samples)
+    edited = edited.reshape(-1, *edited.shape[-3:])
+    if source is None:
+        return edited
+    source = source[..., :3].to(edited)
+    if len(source) != len(edited):
+        raise CounterfactError(
+            f"image: it has {len(source)} pictures, the latent {len(edited)}; connect the image that was encoded"
+        )
+    size = tuple(source.shape[1:3])
+    masks = torch.stack([pixel_mask(r.regions.values(), size, round(feather * ratio), ratio) for r in results])
+    if edited.shape[1:3] != size:
+        from ..causal_core.guidance.composite import SAME_SCALE, fitted
+
+        edited = fitted(edited, size, SAME_SCALE)[0]
+    return composite(source, edited, masks)
 
 
 def _report(plan, results, steps: int, more: dict) -> str:
@@ -168,50 +180,9 @@ def _report(plan, results, steps: int, more: dict) -> str:
         "invariant": [item.name for item in plan.invariant],
         "images": len(results),
         "evaluations_per_step": sum(r.evaluations for r in results) / len(results) / steps,
+        "rows_per_step": sum(r.rows_per_step for r in results) / len(results),
         **more,
     })  # fmt: skip
-
-
-def _check_mask(model, latent) -> int:
-    """Pixels of the picture a latent pixel; a mask that is not of the picture's size raises CounterfactError."""
-    ratio = model.get_model_object("latent_format").spacial_downscale_ratio
-    mask = latent.get("noise_mask")
-    if mask is not None:
-        height, width = latent["samples"].shape[-2:]
-        mask_height, mask_width = mask.shape[-2:]
-        off = max(abs(mask_height - ratio * height), abs(mask_width - ratio * width))
-        # Pictures whose sides are no multiples of the ratio are cropped by the VAE, masks are not.
-        if off >= ratio and (mask_height, mask_width) != (height, width):
-            raise CounterfactError(
-                f"latent: its noise mask is {mask_width} x {mask_height} pixels, but the picture is {ratio * width} x "
-                f"{ratio * height}; scale the mask to the size of the picture"
-            )
-        masks, images = (mask.shape[0] if mask.ndim > 2 else 1), latent["samples"].shape[0]
-        if masks not in (1, images):
-            raise CounterfactError(
-                f"latent: it has {images} pictures and {masks} masks; give it one mask, or one for each"
-            )
-    return ratio
-
-
-def _error_outside(result, source) -> float:
-    """Largest change of the latent where no region reaches."""
-    import torch
-
-    error = (result.latent - source).abs().amax((0, 1)).cpu()
-    for region in result.regions.values():
-        error = torch.where(region.cpu() > 0, 0.0, error)
-    return float(error.max())
-
-
-def _masks(plan, results, grid, ratio: int):
-    """Regions of the affected concepts as MASK [images * concepts, H, W]; one empty mask if nothing is affected."""
-    import torch
-
-    empty = torch.zeros(*grid)
-    regions = [r.regions.get(item.name, empty).float().cpu() for r in results for item in plan.affected]
-    stacked = torch.stack(regions or [empty])[:, None]
-    return torch.nn.functional.interpolate(stacked, scale_factor=ratio, mode="bilinear")[:, 0].clamp(0, 1)
 
 
 NODES = [CSGSampler]

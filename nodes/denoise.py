@@ -1,16 +1,15 @@
-"""Denoising several captions at once with any UNet in ComfyUI, and a look at its cross-attention in passing.
+"""Denoising several captions at once with a model in ComfyUI, and a look at its attention to the text in passing.
 
 Everything lives in one run: captions become the conditionings of a guider, ComfyUI loads the models and prepares the
-conditionings as for any sampler, and then calls a function of ours in place of the sampling loop. Patches for the
-attention are set on options of single calls, never on the MODEL, which other nodes and later runs share.
+conditionings as for any sampler, and then calls a function of ours in place of the sampling loop. What differs from
+family to family is in :mod:`nodes.attention`.
 """
 
 from __future__ import annotations
 
 import itertools
 import numbers
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import comfy.model_management
@@ -20,38 +19,41 @@ import comfy.samplers
 import comfy.utils
 import latent_preview
 import torch
-from comfy.ldm.modules.attention import BasicTransformerBlock, optimized_attention
 
 from ..causal_core.attention.capture import AttentionMaps
 from ..causal_core.errors import CounterfactError
+from .attention import Adapter, adapter
 
-Site = tuple[str, int, int]
 Conditioning = list[list[Any]]
 
-_SITE = re.compile(r"(input|middle|output)_blocks?\.(\d+)\..*transformer_blocks\.(\d+)")
+
+def captures(model: comfy.model_patcher.ModelPatcher) -> bool:
+    """Whether attention maps can be had from a MODEL; without, regions come from directions and masks alone."""
+    return adapter(model) is not None
 
 
-def attention_sites(model: comfy.model_patcher.ModelPatcher) -> dict[Site, torch.nn.Module]:
-    """Cross-attention layers of a UNet by the key under which ComfyUI takes a replacement for them.
+def is_flow(model: comfy.model_patcher.ModelPatcher) -> bool:
+    """Whether a MODEL was trained by flow matching: x = (1 - sigma) x0 + sigma n, sigma from 0 to 1.
+
+    All others take x = x0 + sigma n.
 
     Raises
     ------
     CounterfactError
-        If the model has none, or is not trained to denoise (flow models).
+        If the model was trained in neither way, so that ComfyUI's noise levels mean something else.
     """
-    sites: dict[Site, torch.nn.Module] = {}
-    for name, module in model.model.diffusion_model.named_modules():
-        place = _SITE.fullmatch(name)
-        if place and isinstance(module, BasicTransformerBlock) and module.attn2 is not None:
-            kind, number, index = place[1], int(place[2]), int(place[3])
-            # The middle block's attention is its module 1, but ComfyUI's key for it has a 0.
-            sites[kind, 0 if kind == "middle" else number, index] = module.attn2
-    if not sites or not isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.EPS):
+    sampling = model.get_model_object("model_sampling")
+    flow = isinstance(sampling, comfy.model_sampling.CONST)
+    # Trained to turn one picture into another, not noise into a picture.
+    translates = isinstance(sampling, (comfy.model_sampling.IMG_TO_IMG, comfy.model_sampling.IMG_TO_IMG_FLOW))
+    scaled = flow and getattr(sampling, "noise_scale", 1.0) != 1.0
+    if not (flow or isinstance(sampling, comfy.model_sampling.EPS)) or translates or scaled:
         raise CounterfactError(
-            f"model: {type(model.model.model_config).__name__} is of a family without the cross-attention that this "
-            "node works with; connect Load Demo Model, or a Stable Diffusion 1.x, 2.x or SDXL checkpoint"
+            f"model: {type(model.model.model_config).__name__} does not predict noise, velocity or flow as "
+            "text-to-image models do; connect Load Demo Model, or a Stable Diffusion, SDXL, Flux, Qwen-Image, Z-Image "
+            "or Wan checkpoint"
         )
-    return sites
+    return flow
 
 
 def encode(clip: Any, captions: Iterable[str]) -> list[Conditioning]:
@@ -59,23 +61,42 @@ def encode(clip: Any, captions: Iterable[str]) -> list[Conditioning]:
     return [clip.encode_from_tokens_scheduled(clip.tokenize(caption)) for caption in captions]
 
 
-def token_ids(clip: Any, text: str) -> list[int]:
-    """Token ids of a text, sections of the text encoder one after the other, special tokens and padding included."""
-    sections = next(iter(clip.tokenize(text).values()))
+def token_ids(clip: Any, text: str, encoder: str | None = None) -> list[int]:
+    """Token ids of a text, sections of the text encoder one after the other, special tokens and padding included.
+
+    Parameters
+    ----------
+    encoder : name of one of several text encoders; the first if not given
+    """
+    tokens = clip.tokenize(text)
+    sections = tokens[encoder] if encoder else next(iter(tokens.values()))
     # Textual inversion embeddings stand among the ids as tensors.
     return [int(t) if isinstance(t, numbers.Integral) else -1 for section in sections for t, *_ in section]
 
 
 class Captions(comfy.samplers.CFGGuider):
-    """A guider with one conditioning a caption."""
+    """A guider with one conditioning a caption.
+
+    Attributes
+    ----------
+    flow : whether the model was trained by flow matching
+    attention : the adapter of the model's family, None where attention cannot be captured
+    lengths : tokens of each conditioning
+
+    Raises
+    ------
+    CounterfactError
+        If the model's predictions are of another kind, or the conditionings are not made for it.
+    """
 
     def __init__(self, model: comfy.model_patcher.ModelPatcher, conditionings: Sequence[Conditioning]) -> None:
         super().__init__(model)
+        self.flow = is_flow(model)
         self.inner_set_conds({str(row): conditioning for row, conditioning in enumerate(conditionings)})
-        self.sites = attention_sites(model)
+        self.attention: Adapter | None = adapter(model)
         self.lengths = [conditioning[0][0].shape[1] for conditioning in conditionings]
-        given, wanted = conditionings[0][0][0].shape[2], next(iter(self.sites.values())).to_k.in_features
-        if given != wanted:
+        given, wanted = conditionings[0][0][0].shape[2], self.attention and self.attention.width
+        if wanted and given != wanted:
             raise CounterfactError(
                 f"clip: it makes {given} numbers a token, but the model reads {wanted}; connect the CLIP of its "
                 "checkpoint"
@@ -87,44 +108,25 @@ class Rows:
 
     def __init__(self, guider: Captions, options: dict[str, Any]) -> None:
         self.guider, self.options = guider, options
+        self.video = _is_video(guider.model_patcher)
 
     def __call__(
         self, x: torch.Tensor, sigma: float, rows: Sequence[int], maps: AttentionMaps | None = None
     ) -> torch.Tensor:
-        """[len(rows), B, C, h, w] for x [B, C, h, w]; shows attention to `maps` if given."""
+        """[len(rows), B, C, h, w] for x [B, C, h, w]; shows attention to `maps` if given.
+
+        Models of video take x as their single frame; given [B, C, 1, h, w] they return [len(rows), B, C, 1, h, w].
+        """
         comfy.model_management.throw_exception_if_processing_interrupted()
-        options = self.options if maps is None else self._capturing(maps, rows)
+        options, family = self.options, self.guider.attention
+        if maps is not None and maps.watched and family is not None:
+            options = family.capturing(options, maps, rows, self.guider.lengths)
+        frame = self.video and x.ndim == 4
+        x = x.unsqueeze(2) if frame else x
         conditionings = [self.guider.conds[str(row)] for row in rows]
         level = x.new_full((len(x),), sigma)
-        return torch.stack(comfy.samplers.calc_cond_batch(self.guider.inner_model, conditionings, x, level, options))
-
-    def _capturing(self, maps: AttentionMaps, rows: Sequence[int]) -> dict[str, Any]:
-        """The options of one call in which all cross-attention shows its queries and keys."""
-        options = self.options.copy()
-        present = options["transformer_options"].get("patches_replace", {}).get("attn2", {})
-        for kind, number, index in self.guider.sites:
-            before = present.get((kind, number, index)) or present.get((kind, number))
-            shown = _showing(maps, rows, self.guider.lengths, before)
-            comfy.model_patcher.set_model_options_patch_replace(options, shown, "attn2", kind, number, index)
-        return options
-
-
-def _showing(maps: AttentionMaps, rows: Sequence[int], lengths: Sequence[int], before: Callable | None) -> Callable:
-    """Cross-attention as it would be without this patch, shown to the maps in passing."""
-
-    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, options: Mapping[str, Any]) -> torch.Tensor:
-        shape = tuple(options["activations_shape"][-2:])
-        present = [rows[i] for i in options["cond_or_uncond"]]
-        for row, q_row, k_row in zip(present, q.chunk(len(present)), k.chunk(len(present))):
-            # Texts of different lengths come tiled to a common one: the first tile holds all there is to know.
-            maps.add(q_row, k_row[:, : lengths[row]], options["n_heads"], [row], shape)
-        if before is not None:
-            return before(q, k, v, options)
-        return optimized_attention(
-            q, k, v, options["n_heads"], attn_precision=options["attn_precision"], transformer_options=options
-        )
-
-    return attend
+        found = comfy.samplers.calc_cond_batch(self.guider.inner_model, conditionings, x, level, options)
+        return torch.stack([one.squeeze(2) for one in found] if frame else found)
 
 
 class _Instead(comfy.samplers.Sampler):
@@ -136,7 +138,11 @@ class _Instead(comfy.samplers.Sampler):
     def sample(
         self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False
     ) -> torch.Tensor:
-        return self.function(Rows(model_wrap, extra_args["model_options"]), latent_image, denoise_mask)
+        rows = Rows(model_wrap, extra_args["model_options"])
+        if not rows.video:
+            return self.function(rows, latent_image, denoise_mask)
+        mask = None if denoise_mask is None else denoise_mask.squeeze(2)
+        return self.function(rows, latent_image.squeeze(2), mask).unsqueeze(2)
 
 
 def run(
@@ -150,14 +156,14 @@ def run(
 
     Parameters
     ----------
-    latent : ComfyUI's LATENT
+    latent : ComfyUI's LATENT, [B, C, h, w], or [B, C, 1, h, w] for models of video
     sigmas : noise levels that the function is going to use, for patches that want to know them
     function : called with the denoiser, the latent [B, C, h, w] in the model's own scale and the noise mask
         [B, C, h, w] if there is one; returns a latent
 
     Returns
     -------
-    the latent that the function returned, float32 [B, C, h, w], in ComfyUI's scale
+    the latent that the function returned, float32, in ComfyUI's scale, [B, C, 1, h, w] for models of video
 
     Raises
     ------
@@ -166,23 +172,45 @@ def run(
     """
     samples = latent["samples"]
     model = guider.model_patcher
+    video = _is_video(model)
+    if video and samples.ndim == 4:
+        samples = samples.unsqueeze(2)
     channels = model.get_model_object("latent_format").latent_channels
-    if samples.ndim != 4 or samples.shape[1] != channels:
+    if samples.ndim != 4 + video or samples.shape[1] != channels:
         raise CounterfactError(
             f"latent: it has the shape {list(samples.shape)}, but the model works on pictures with {channels} "
             "channels; encode the picture with the VAE of the model's checkpoint"
         )
+    if video and samples.shape[2] != 1:
+        raise CounterfactError(
+            f"latent: it is a video of {samples.shape[2]} frames, but single pictures are edited; encode one picture "
+            "at a time (the VAE of a video model takes a batch of pictures for a video)"
+        )
     if not torch.isfinite(samples).all():
         raise CounterfactError("latent: it has numbers that are not finite; encode the picture again")
     mask = latent.get("noise_mask")
+    if video and mask is not None:
+        # ComfyUI would take the masks of several pictures for the frames of one.
+        mask = mask.reshape(-1, 1, 1, *mask.shape[-2:])
     return guider.sample(torch.zeros_like(samples), samples, _Instead(function), sigmas, denoise_mask=mask, seed=seed)
+
+
+def _is_video(model: comfy.model_patcher.ModelPatcher) -> bool:
+    """Whether a model's latents have a dimension for frames: Wan, and Qwen-Image, which shares its VAE."""
+    return model.get_model_object("latent_format").latent_dimensions == 3
 
 
 def progress_bar(model: comfy.model_patcher.ModelPatcher, steps: int) -> Callable[..., None]:
     """A function that shows one more step on the page; its last argument is the denoised latent, for the preview."""
     show = latent_preview.prepare_callback(model, steps)
     done = itertools.count()
-    return lambda *shown: show(min(next(done), steps - 1), shown[-1], shown[-1], steps)
+    video = _is_video(model)
+
+    def step(*shown: Any) -> None:
+        latent = shown[-1].unsqueeze(2) if video and shown[-1].ndim == 4 else shown[-1]
+        show(min(next(done), steps - 1), latent, latent, steps)
+
+    return step
 
 
 def noise_levels(model: comfy.model_patcher.ModelPatcher, steps: int, skip: float) -> torch.Tensor:

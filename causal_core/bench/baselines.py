@@ -64,8 +64,8 @@ def edit_friendly(
     trajectory = invert(lambda x, sigma: denoise(x, sigma, [FACTUAL])[0], x0, sigmas, seed)
     x = trajectory.latents[0]
     for i, (sigma, sigma_next) in enumerate(zip(sigmas[:-2], sigmas[1:-1])):
-        down, up = ancestral_split(sigma, sigma_next)
-        x = posterior_mean(x, _guided(denoise, x, sigma, scale), sigma, down) + up * trajectory.noises[i]
+        down, _ = ancestral_split(sigma, sigma_next)
+        x = posterior_mean(x, _guided(denoise, x, sigma, scale), sigma, down) + trajectory.corrections[i]
     return _guided(denoise, x, sigmas[-2], scale)
 
 

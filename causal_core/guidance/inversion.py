@@ -1,20 +1,24 @@
-"""Abduction: the noise that makes a sampler reproduce a given picture exactly.
+"""Abduction: what a sampler needs to reproduce a given picture exactly.
 
-Edit-friendly inversion (Huberman-Spiegelglas et al., CVPR 2024, equations 6 and 7) in sigma space: latents of
-independent noise at every level, and the noise maps that lead a stochastic sampler from each to the next. Because the
-maps are taken from the latents reached, errors do not build up; the last step keeps what is left as a residual.
+Two ways to a noisy latent for every level: independent noise at each of them (edit-friendly inversion,
+Huberman-Spiegelglas et al., CVPR 2024, equation 6), or the deterministic path run backwards (DDIM inversion, Song et
+al., ICLR 2021, section 4.3). Then, for each step, the correction that leads the sampler from one latent to the next:
+scaled noise maps in the first case (equation 7), the drift of the inversion in the second (Ju et al., ICLR 2024, direct
+inversion). Corrections are taken from the latents reached, so that errors do not build up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 
-from .steps import ancestral_split, posterior_mean
+from ..errors import CounterfactError
+from .steps import noised, step_mean
 
 Denoise = Callable[[torch.Tensor, float], torch.Tensor]
+METHODS = ("edit-friendly", "ddim")
 
 
 @dataclass(frozen=True)
@@ -25,39 +29,91 @@ class Trajectory:
     ----------
     sigmas : N + 1 noise levels, falling, the last one 0
     latents : x_0 ... x_N, each [B, C, h, w]; x_N is the picture
-    noises : z_0 ... z_{N-2}, each [B, C, h, w]; not of unit variance
-    residual : picture minus the last prediction, [B, C, h, w]
+    corrections : r_0 ... r_{N-1}, each [B, C, h, w]; x_{i+1} = step_mean(x_i, D(x_i)) + r_i
+    eta : share of fresh noise of the sampler, 0 to 1
+    flow : whether the model predicts a flow
+    made_with : what the trajectory depends on, in words: model, caption, size, steps, sampler
     """
 
     sigmas: tuple[float, ...]
     latents: tuple[torch.Tensor, ...]
-    noises: tuple[torch.Tensor, ...]
-    residual: torch.Tensor
+    corrections: tuple[torch.Tensor, ...]
+    eta: float = 1.0
+    flow: bool = False
+    made_with: Mapping[str, str] = field(default_factory=dict)
+
+    def to(self, like: torch.Tensor | str) -> Trajectory:
+        """The same with its tensors on the device, and of the type, of ``like``; or on a named device."""
+        moved = {name: tuple(t.to(like) for t in getattr(self, name)) for name in ("latents", "corrections")}
+        return replace(self, **moved)
+
+    def require(self, **expected: str) -> None:
+        """Raise CounterfactError that names the first thing in which the trajectory was made differently."""
+        for name, wanted in expected.items():
+            found = self.made_with.get(name)
+            if found != wanted:
+                raise CounterfactError(
+                    f"trajectory: it was made with another {name} ({found}, here {wanted}); connect CSG Invert to the "
+                    "same inputs, or leave the trajectory unconnected"
+                )
 
 
-def invert(denoise: Denoise, x0: torch.Tensor, sigmas: Sequence[float], seed: int, eta: float = 1.0) -> Trajectory:
+def ddim_latents(denoise: Denoise, x0: torch.Tensor, sigmas: Sequence[float], flow: bool = False) -> list[torch.Tensor]:
+    """Latents x_0 ... x_{N-1} of the deterministic sampler run backwards from a picture; one evaluation a level."""
+    levels = list(sigmas)[:-1][::-1]
+    found = [noised(x0, torch.zeros_like(x0), 0.0, flow)]
+    for sigma, sigma_next in zip([0.0, *levels], levels):
+        # The usual approximation: the estimate for the next level is taken at this one; level 0 has none of its own.
+        at = max(sigma, levels[0])
+        estimate = denoise(found[-1], at)
+        noise = (found[-1] - ((1.0 - at) if flow else 1.0) * estimate) / at
+        found.append(noised(estimate, noise, sigma_next, flow))
+    return found[:0:-1]
+
+
+def invert(
+    denoise: Denoise,
+    x0: torch.Tensor,
+    sigmas: Sequence[float],
+    seed: int,
+    eta: float = 1.0,
+    flow: bool = False,
+    method: str = "edit-friendly",
+    made_with: Mapping[str, str] | None = None,
+) -> Trajectory:
     """Abduct the noise of a picture.
 
     Parameters
     ----------
     denoise : function (x, sigma) -> estimate of x0; the very one that sampling uses as its base
     x0 : latent of the picture, [B, C, h, w]
-    sigmas : noise levels, falling, the last one 0
-    seed : of the independent noise, drawn on the CPU
-    eta : share of fresh noise a step, above 0 and at most 1
+    sigmas : noise levels, falling, the last one 0; at most 1 for flow models
+    seed : of the independent noise, drawn on the CPU; DDIM inversion has none
+    eta : share of fresh noise a step, 0 (deterministic sampler) to 1
+    flow : whether the model predicts a flow
+    method : "edit-friendly" or "ddim"; "ddim" takes twice the evaluations and is meant for eta 0
+
+    Raises
+    ------
+    CounterfactError
+        For another method.
     """
-    generator = torch.Generator("cpu").manual_seed(seed)
-
-    def noise() -> torch.Tensor:
-        return torch.randn(x0.shape, generator=generator, dtype=torch.float32).to(x0)
-
-    latents = [x0 + sigma * noise() for sigma in sigmas[:-1]]
-    noises = []
-    for i, (sigma, sigma_next) in enumerate(zip(sigmas[:-2], sigmas[1:-1])):
-        down, up = ancestral_split(sigma, sigma_next, eta)
-        mean = posterior_mean(latents[i], denoise(latents[i], sigma), sigma, down)
-        noises.append((latents[i + 1] - mean) / up)
-        # What sampling will reach from here, rounding included, so that errors cannot add up.
-        latents[i + 1] = mean + up * noises[-1]
-    residual = x0 - denoise(latents[-1], sigmas[-2])
-    return Trajectory(tuple(sigmas), (*latents, x0), tuple(noises), residual)
+    if method not in METHODS:
+        raise CounterfactError(f"method: {method!r} is none of {', '.join(METHODS)}")
+    if method == "ddim":
+        latents = ddim_latents(denoise, x0, sigmas, flow)
+    else:
+        generator = torch.Generator("cpu").manual_seed(seed)
+        latents = [
+            noised(x0, torch.randn(x0.shape, generator=generator, dtype=torch.float32).to(x0), sigma, flow)
+            for sigma in sigmas[:-1]
+        ]
+    latents.append(x0)
+    corrections = []
+    for i, (sigma, sigma_next) in enumerate(zip(sigmas, sigmas[1:])):
+        mean = step_mean(latents[i], denoise(latents[i], sigma), sigma, sigma_next, eta, flow)
+        corrections.append(latents[i + 1] - mean)
+        if i + 2 < len(sigmas):
+            # What sampling will reach from here, rounding included, so that errors cannot add up.
+            latents[i + 1] = mean + corrections[-1]
+    return Trajectory(tuple(sigmas), tuple(latents), tuple(corrections), eta, flow, dict(made_with or {}))

@@ -1,0 +1,110 @@
+"""The picture of a report."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from causal_core.draw import BLUE, CHANGED, HEAT, INTERVENED, KEPT, STEADY, VERMILLION, ReportRow, before_after
+from causal_core.errors import CounterfactError
+
+ROWS = [
+    ReportRow("season", "summer", "winter", 0.4, None, "intervened"),
+    ReportRow("pond", "open", "frozen", 0.1, None, "descendant"),
+    ReportRow("weather", "clear", "clear", None, 0.003, "descendant"),
+    ("car", "red", "red", None, 0.012),
+]
+
+
+@pytest.fixture
+def pictures():
+    rng = np.random.default_rng(3)
+    source = rng.random((40, 60, 3)) * 0.2 + 0.4
+    edited = source.copy()
+    edited[10:20, 30:50] = 0.0
+    return source, edited
+
+
+@pytest.fixture
+def region():
+    found = np.zeros((10, 15))
+    found[2:5, 7:13] = 1.0
+    return found
+
+
+def near(picture, colour: str, within: int = 6) -> np.ndarray:
+    """Which pixels have about this colour."""
+    rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
+    return (np.abs(np.asarray(picture).astype(int) - rgb) <= within).all(-1)
+
+
+def test_same_bytes_every_time(pictures, region):
+    first, second = (before_after(*pictures, {"pond": region}, ROWS) for _ in range(2))
+    assert first.mode == "RGB" and first.width == 1024 and first.tobytes() == second.tobytes()
+
+
+def test_numbers_may_be_bytes(pictures):
+    bytes_ = [np.round(picture * 255).astype(np.uint8) for picture in pictures]
+    same = [picture.astype(np.float64) / 255 for picture in bytes_]
+    assert before_after(*bytes_, {}, []).tobytes() == before_after(*same, {}, []).tobytes()
+
+
+def test_difference_is_hot_where_something_changed(pictures):
+    strongest = near(before_after(*pictures, {}, []), HEAT[-1], 3)
+    rows, columns = strongest.any(1).nonzero()[0], strongest.any(0).nonzero()[0]
+    # The third picture begins at 692 and at 84, and is 307 pixels wide for 60.
+    scale = 307 / 60
+    found = (columns[0] - 692) / scale, (rows[0] - 84) / scale
+    assert found == pytest.approx((30, 10), abs=1.0)
+    calm = before_after(pictures[0], pictures[0] + 0.01 * np.sign(pictures[1] - 0.5), {}, [])
+    assert not near(calm, HEAT[-1], 3)[84:288].any() and not near(calm, VERMILLION)[84:288].any()
+
+
+def test_regions_have_the_colour_of_the_role(pictures, region):
+    def colours(name):
+        picture = before_after(*pictures, {name: region}, ROWS)
+        body = np.asarray(picture)[360:500, :260]
+        return near(body, BLUE, 40).sum(), near(body, VERMILLION, 40).sum()
+
+    for name, blue in (("season", False), ("pond", True), ("unknown", True)):
+        found = colours(name)
+        assert (found[0] > 20 * (found[1] + 1)) if blue else (found[1] > 20 * (found[0] + 1))
+
+
+def test_rows_look_like_cards():
+    looks = [ReportRow(*row).look for row in ROWS]
+    assert looks == [INTERVENED, CHANGED, STEADY, KEPT]
+
+
+def test_more_of_everything_is_higher(pictures, region):
+    heights = [
+        before_after(*pictures, regions, rows).height
+        for regions, rows in (({}, []), ({"pond": region}, []), ({"pond": region}, ROWS))
+    ]
+    assert heights[0] < heights[1] < heights[2]
+
+
+def test_long_lists_are_cut(pictures, region):
+    regions = {f"c{i}": region for i in range(60)}
+    rows = [ReportRow("name " * 16, "before " * 11, "after " * 13, 0.5, 1.0, "descendant")] * 300
+    picture = before_after(*pictures, regions, rows, "title " * 40, 512)
+    assert picture.width == 512 and picture.height < 2000
+
+
+@pytest.mark.parametrize("shape", [(200, 10, 3), (10, 200, 3), (1, 1, 3)])
+def test_shapes(shape, region):
+    picture = np.full(shape, 0.5)
+    assert before_after(picture, picture, {"pond": region}, ROWS, width=512).height < 1000
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"edited": np.zeros((40, 61, 3))}, "edited: it is 61 x 40 pixels, but the source is 60 x 40"),
+    ({"source": np.zeros((1, 40, 60, 3))}, r"source: a picture has the shape \[H, W, 3\]"),
+    ({"regions": {"pond": np.zeros((1, 4, 4))}}, "regions: the one of 'pond' has the shape"),
+    ({"width": 100}, "width of the report picture"),
+    ({"width": float("nan")}, "width of the report picture"),
+])  # fmt: skip
+def test_bad_input_is_named(pictures, change, message):
+    given = {"source": pictures[0], "edited": pictures[1], "regions": {}, "rows": [], **change}
+    with pytest.raises(CounterfactError, match=message):
+        before_after(**given)
