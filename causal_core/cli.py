@@ -36,10 +36,12 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("studio",): Command(
         "comfyui.demo", "start ComfyUI with the pack and its templates, for a person", "add_studio_arguments", "studio"
     ),
+    ("edit",): Command("edit", "draw one counterfactual picture from a picture and a plan, without ComfyUI"),
     ("world",): Command("worlds.cli", "scenes and their true counterfactuals as PNG and JSON"),
     ("train", "demo-model"): Command("demo.train", "train the bundled text-to-image model"),
     ("train", "reader"): Command("worlds.reader", "train the network that reads a scene's concepts off its picture"),
     ("bench", "csg"): Command("bench.csg", "measure counterfactual edits against the true counterfactuals"),
+    ("bench", "ablation"): Command("bench.ablation", "measure every constant of the guidance around its default"),
     ("bench", "overhead"): Command(
         "bench.overhead", "measure the time and memory that attention capture and masks take"
     ),

@@ -6,10 +6,15 @@ with attention shown to the maps of three concepts, their regions, and the weigh
 
 Time is the CPU time of this process, which other programs on the machine change less than wall time, or the time
 between two events on a GPU. Repeats alternate between the arms and change their order every time; the ratio is the
-median of the ratios of the pairs, and their lowest and highest tell how far to trust it. Memory is the peak of what is
-allocated during a forward, weights apart: on a GPU the allocator's own count, on a CPU the running sum of every
-allocation and release that PyTorch's profiler records, scratch space inside operators included. Both counts are exact
-to the byte, unlike the size of the process; the CPU's leaves out what oneDNN and BLAS keep to themselves.
+median of the ratios of the pairs, and their lowest and highest tell how far to trust it: it has everything in it, also
+a model that got slower by being looked at. The share is what capture and masks themselves take, by a clock around them
+in the same passes, over the forward without; it leaves out the swapping of attention processors, and nearly all of the
+machine's unrest.
+
+Memory is the peak of what is allocated during a forward, weights apart: on a GPU the allocator's own count, on a CPU
+the running sum of every allocation and release that PyTorch's profiler records, scratch space inside operators
+included. Both counts are exact to the byte, unlike the size of the process; the CPU's leaves out what oneDNN and BLAS
+keep to themselves.
 """
 
 from __future__ import annotations
@@ -24,7 +29,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -146,38 +151,93 @@ def random_inputs(shape: Shape, device: torch.device, dtype: torch.dtype) -> dic
     return inputs
 
 
+class Stopwatch:
+    """Adds up how long a device works on what runs within it: CPU time of this process, or between two GPU events.
+
+    >>> watch = Stopwatch(torch.device("cpu"))
+    >>> with watch:
+    ...     total = sum(range(1000))
+    >>> watch.seconds() > 0
+    True
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.laps = device, []
+
+    def _now(self) -> float | torch.cuda.Event:
+        if self.device.type != "cuda":
+            return time.process_time()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def __enter__(self) -> None:
+        self.started = self._now()
+
+    def __exit__(self, *_: object) -> None:
+        self.laps.append((self.started, self._now()))
+
+    def seconds(self) -> float:
+        """The sum; waits for a GPU to finish."""
+        if self.device.type != "cuda":
+            return sum(end - start for start, end in self.laps)
+        torch.cuda.synchronize(self.device)
+        return sum(start.elapsed_time(end) for start, end in self.laps) / 1000
+
+
+class TimedMaps(AttentionMaps):
+    """Maps that time their own work."""
+
+    def __init__(self, watched: Mapping, grid: tuple[int, int], watch: Stopwatch) -> None:
+        super().__init__(watched, grid)
+        self.watch = watch
+
+    def add(self, *args: Any, **more: Any) -> None:
+        """See :meth:`AttentionMaps.add`."""
+        with self.watch:
+            super().add(*args, **more)
+
+
 def plain(unet: torch.nn.Module, inputs: Mapping[str, Any]) -> torch.Tensor:
     """The forward alone: [2, C, h, w]."""
     return unet(**inputs).sample
 
 
-def guided(unet: torch.nn.Module, inputs: Mapping[str, Any]) -> torch.Tensor:
-    """The same forward with everything that one guided step adds to it: the combined prediction [1, C, h, w]."""
-    maps = AttentionMaps({row: SPANS for row in ROWS}, tuple(inputs["sample"].shape[-2:]))
+def guided(unet: torch.nn.Module, inputs: Mapping[str, Any], watch: Stopwatch) -> torch.Tensor:
+    """The same forward with everything that one guided step adds to it, timed: the guided prediction [1, C, h, w]."""
+    maps = TimedMaps({row: SPANS for row in ROWS}, tuple(inputs["sample"].shape[-2:]), watch)
     with capturing(unet, maps, ROWS):
         before, after = unet(**inputs).sample.chunk(2)
-    direction, target = after - before, before
-    size = magnitude(direction)
-    for name in SPANS:
-        weight = blurred(region(size, maps.mean(name).to(size.device)), FEATHER)
-        target = target + STRENGTH * weight.to(direction) * direction
+    with watch:
+        direction, target = after - before, before
+        size = magnitude(direction)
+        for name in SPANS:
+            weight = blurred(region(size, maps.mean(name).to(size.device)), FEATHER)
+            target = target + STRENGTH * weight.to(direction) * direction
     return target
 
 
-def timed(function: Callable[[], Any], device: torch.device) -> tuple[float, float]:
-    """Seconds that the device works (CPU time of this process, or between two events on a GPU) and wall seconds."""
+Arm = Callable[[Stopwatch], Any]
+
+
+class Timing(NamedTuple):
+    """Seconds of one pass: the device's work, the part of it that the arm timed, and by the clock on the wall."""
+
+    work: float
+    added: float
+    wall: float
+
+
+def timed(arm: Arm, device: torch.device) -> Timing:
+    """One pass of an arm."""
+    whole, added = Stopwatch(device), Stopwatch(device)
     if device.type == "cuda":
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize(device)
-        wall = time.perf_counter()
-        start.record()
-        function()
-        end.record()
-        torch.cuda.synchronize(device)
-        return start.elapsed_time(end) / 1000, time.perf_counter() - wall
-    wall, busy = time.perf_counter(), time.process_time()
-    function()
-    return time.process_time() - busy, time.perf_counter() - wall
+    wall = time.perf_counter()
+    with whole:
+        arm(added)
+    work = whole.seconds()
+    return Timing(work, added.seconds(), time.perf_counter() - wall)
 
 
 def peak_bytes(function: Callable[[], Any], device: torch.device) -> int:
@@ -204,47 +264,43 @@ def peak_bytes(function: Callable[[], Any], device: torch.device) -> int:
     return peak
 
 
-def compare(
-    one: Callable[[], Any], other: Callable[[], Any], repeats: int, device: torch.device, done: Callable[[], None]
-) -> dict[str, float]:
-    """Time and memory of two functions side by side.
+def compare(one: Arm, other: Arm, repeats: int, device: torch.device, done: Callable[[], None]) -> dict[str, float]:
+    """Time and memory of two arms side by side.
 
     Parameters
     ----------
-    one, other : the arm without and the arm with what is measured
+    one, other : without and with what is measured; each is called with a stopwatch for what it adds
     repeats : timed pairs; the passes that memory is counted in come first and warm everything up
     done : called after each pass
 
     Returns
     -------
     dict
-        `time_ratio` (with its lowest and highest over the pairs) and `extra_mb` of the other arm over the one, and for
-        each of them its medians of seconds of work and wall seconds, and its peak in MB (10**6 bytes).
+        `time_ratio` (with its lowest and highest over the pairs), `added_share` and `extra_mb` of the other arm over
+        the one; medians of seconds of work, of what was added and by the clock on the wall; peaks in MB (10**6 bytes).
     """
-    peaks, times = [], []
+    peaks, pairs = [], []
     for arm in (one, other):
-        peaks.append(peak_bytes(arm, device) / MB)
+        peaks.append(peak_bytes(lambda arm=arm: arm(Stopwatch(device)), device) / MB)
         done()
     for number in range(repeats):
         pair = {}
         for index in (0, 1) if number % 2 == 0 else (1, 0):
             pair[index] = timed((one, other)[index], device)
             done()
-        times.append(pair)
-
-    def middle(arm: int, clock: int) -> float:
-        return median(pair[arm][clock] for pair in times)
-
-    ratios = [pair[1][0] / pair[0][0] for pair in times]
+        pairs.append((pair[0], pair[1]))
+    ratios = [with_.work / without.work for without, with_ in pairs]
     return {
         "time_ratio": median(ratios),
         "time_ratio_lowest": min(ratios),
         "time_ratio_highest": max(ratios),
+        "added_share": median(with_.added / without.work for without, with_ in pairs),
+        "added_seconds": median(with_.added for _, with_ in pairs),
+        "seconds_without": median(without.work for without, _ in pairs),
+        "seconds_with": median(with_.work for _, with_ in pairs),
+        "wall_seconds_without": median(without.wall for without, _ in pairs),
+        "wall_seconds_with": median(with_.wall for _, with_ in pairs),
         "extra_mb": peaks[1] - peaks[0],
-        "seconds_without": middle(0, 0),
-        "seconds_with": middle(1, 0),
-        "wall_seconds_without": middle(0, 1),
-        "wall_seconds_with": middle(1, 1),
         "peak_mb_without": peaks[0],
         "peak_mb_with": peaks[1],
     }
@@ -263,21 +319,27 @@ def run(shape: Shape, repeats: int, device: torch.device, dtype: torch.dtype) ->
     with torch.inference_mode():
         unet, inputs = random_unet(shape.unet, device, dtype), random_inputs(shape, device, dtype)
         with _progress(shape.name, 2 + 2 * repeats) as done:
-            return compare(lambda: plain(unet, inputs), lambda: guided(unet, inputs), repeats, device, done)
+            return compare(lambda _: plain(unet, inputs), lambda w: guided(unet, inputs, w), repeats, device, done)
 
 
 def table(metrics: Mapping[str, float], types: Mapping[str, str]) -> str:
     """The metrics as a Markdown table, one row a shape."""
-    columns = ("time without (s)", "with (s)", "ratio", "of pairs", "wall without (s)", "with (s)")
-    columns += ("peak without (MB)", "with (MB)", "extra (MB)")
+    columns = {
+        "time without (s)": ("{:.4f}", "seconds_without"),
+        "with (s)": ("{:.4f}", "seconds_with"),
+        "ratio": ("{:.3f}", "time_ratio"),
+        "of pairs": ("{:.3f} to {:.3f}", "time_ratio_lowest", "time_ratio_highest"),
+        "capture and masks (s)": ("{:.4f}", "added_seconds"),
+        "share": ("{:.2%}", "added_share"),
+        "wall without (s)": ("{:.4f}", "wall_seconds_without"),
+        "wall with (s)": ("{:.4f}", "wall_seconds_with"),
+        "peak without (MB)": ("{:.2f}", "peak_mb_without"),
+        "peak with (MB)": ("{:.2f}", "peak_mb_with"),
+        "extra (MB)": ("{:.2f}", "extra_mb"),
+    }
     lines = ["| shape | numbers | " + " | ".join(columns) + " |", "|" + " --- |" * (len(columns) + 2)]
     for name, dtype in types.items():
-        cells = [
-            *(f"{metrics[f'{name}.{key}']:.4f}" for key in ("seconds_without", "seconds_with", "time_ratio")),
-            " to ".join(f"{metrics[f'{name}.time_ratio_{end}']:.3f}" for end in ("lowest", "highest")),
-            *(f"{metrics[f'{name}.wall_{key}']:.4f}" for key in ("seconds_without", "seconds_with")),
-            *(f"{metrics[f'{name}.{key}']:.2f}" for key in ("peak_mb_without", "peak_mb_with", "extra_mb")),
-        ]
+        cells = [form.format(*(metrics[f"{name}.{key}"] for key in keys)) for form, *keys in columns.values()]
         lines.append(f"| {name} | {dtype} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -5,11 +5,16 @@ In fused mode there are two: the factual and the counterfactual caption.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
-from ..attention.spans import Span, Tokenizer, phrase_spans
+from ..attention.spans import Span, Tokenizer, phrase_span
+from ..errors import CounterfactError
 from ..plan import CounterfactualPlan
+
+log = logging.getLogger("counterfact")
 
 
 @dataclass(frozen=True)
@@ -73,12 +78,35 @@ def watched_spans(tokenize: Tokenizer, plan: CounterfactualPlan, fused: bool = F
     Returns
     -------
     dict from caption number to token spans by concept
+        Invariant concepts whose phrases are cut off or have no tokens are left out, with a warning in the log.
+
+    Raises
+    ------
+    CounterfactError
+        An affected concept's old or new phrase is cut off or has no token, so that words cannot change it.
     """
+    tokenize = cache(tokenize)
     rows = [phrases(plan, values) for values in caption_values(plan, fused)]
-    spans = [dict(zip(named, phrase_spans(tokenize, list(named.values())))) for named in rows]
-    watched = {row: {} for row in range(len(rows))}
-    watched[0] = spans[0] if plan.affected else {}
-    for edit in edits(plan, fused=fused):
-        if edit.name in spans[edit.after]:
-            watched[edit.after][edit.name] = spans[edit.after][edit.name]
+    watched: dict[int, dict[str, Span]] = {row: {} for row in range(len(rows))}
+
+    def watch(row: int, name: str) -> None:
+        names, words = zip(*rows[row].items())
+        watched[row][name] = phrase_span(tokenize, words, names.index(name))
+
+    changes, unread = edits(plan, fused=fused), []
+    for edit in changes:
+        try:
+            for row in (0, edit.after):
+                if edit.name in rows[row]:
+                    watch(row, edit.name)
+        except CounterfactError as error:
+            raise CounterfactError(f"plan: words cannot change {edit.name}: {error}") from None
+    invariant = [name for name in rows[0] if name not in {edit.name for edit in changes}]
+    for name in invariant if changes else ():
+        try:
+            watch(0, name)
+        except CounterfactError as error:
+            unread.append(str(error))
+    if unread:
+        log.warning("Attention protects only what the text encoder reads: %s", "; ".join(unread))
     return watched

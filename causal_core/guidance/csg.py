@@ -85,6 +85,9 @@ class Settings:
     how: How = How()
 
 
+DEFAULTS = Settings()
+
+
 @dataclass(frozen=True)
 class Result:
     """What sampling gives.
@@ -169,7 +172,7 @@ def look(
 
 
 def regions_of(
-    seen: Seen, settings: Settings = Settings(), within: torch.Tensor | None = None
+    seen: Seen, settings: Settings = DEFAULTS, within: torch.Tensor | None = None
 ) -> dict[str, torch.Tensor]:
     """Regions of the concepts that were seen to change: float32 [h, w] each, 0 to 1.
 
@@ -257,7 +260,7 @@ def counterfactual(
     plan: CounterfactualPlan,
     watched: Mapping[int, Mapping[str, Span]],
     seed: int,
-    settings: Settings = Settings(),
+    settings: Settings = DEFAULTS,
     progress: Progress = lambda step, denoised: None,
     within: torch.Tensor | None = None,
     given: Mapping[str, torch.Tensor] | None = None,

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from causal_core.attention.capture import AttentionMaps
 from causal_core.attention.processors import capturing, grid_of
 from causal_core.attention.spans import phrase_spans
-from causal_core.concepts import parse_concepts
+from causal_core.concepts import Concept, Concepts, parse_concepts
 from causal_core.demo.config import DemoConfig
 from causal_core.demo.model import DemoModel
 from causal_core.demo.schedule import sampling_sigmas
@@ -359,6 +359,40 @@ def test_watched_tokens_are_those_of_the_phrases(model):
     both = {"season": (1, 3), "foliage": (3, 5)}
     assert watched_spans(model.tokenizer.encode, changed, fused=True) == {0: {**both, **invariant}, 1: both}
     assert watched_spans(model.tokenizer.encode, plan()) == {0: {}}
+
+
+def cut(room):
+    """A tokenizer that reads so many words."""
+    return lambda text: [0, *text.replace(",", "").split()[:room], 1]
+
+
+def winter(phrase):
+    """A plan for do(season = winter) with those words for it, after an invariant car."""
+    season = Concept("season", ("summer", "winter"), "summer", {"winter": (phrase,)})
+    graph = CausalGraph(Concepts((CONCEPTS["car"], season)))
+    return propagate(graph, Intervention({"season": "winter"}))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_affected_concepts_that_the_text_encoder_does_not_read_cannot_be_edited(model, fused):
+    changed = plan({"season": "winter"}, {"foliage": "bare"})
+    for room, name, phrase in ((1, "season", "summer season"), (3, "foliage", "green foliage")):
+        words = f'plan: words cannot change {name}: phrase "{phrase}" is cut off .* shorter caption: fewer concepts'
+        with pytest.raises(CounterfactError, match=words):
+            watched_spans(cut(room), changed, fused)
+    assert watched_spans(cut(4), winter("deep winter"), fused)[1] == {"season": (3, 5)}
+    with pytest.raises(CounterfactError, match='change season: phrase "deep cold winter" is cut off'):
+        watched_spans(cut(4), winter("deep cold winter"), fused)
+    with pytest.raises(CounterfactError, match='change season: phrase "Schnee" has no token .* use other words'):
+        watched_spans(model.tokenizer.encode, winter("Schnee"), fused)
+
+
+def test_invariant_concepts_that_are_not_read_are_left_out_with_one_warning(caplog):
+    changed = plan({"season": "winter"}, {"foliage": "bare"})
+    assert set(watched_spans(cut(5), changed)[0]) == {"season", "foliage"}
+    assert [record.levelname for record in caplog.records] == ["WARNING"] and '"red car" is cut off' in caplog.text
+    caplog.clear()
+    assert set(watched_spans(cut(6), changed)[0]) == {"season", "foliage", "car"} and not caplog.records
 
 
 @pytest.mark.parametrize(("phrases", "words"), [(["red car", "?!"], "no token"), (["red car"] * 40, "cut off")])
