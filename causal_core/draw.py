@@ -1,4 +1,4 @@
-"""Pictures for people: causal graphs, what an intervention does to them, and reports of what an edit did to a picture.
+"""Pictures of causal graphs for people, and of what an intervention does to them.
 
 Every role has its own border and its own word, so that colour is never the only sign (palette: Okabe and Ito 2008).
 An intervention cuts the edges into the concepts it sets (graph surgery; Pearl, Causality, section 3.2): they are drawn
@@ -18,7 +18,6 @@ from .graph import CausalGraph
 from .layout import CELL, Box, Point, Spacing, arcs, cells, layered, turned
 
 if TYPE_CHECKING:
-    import numpy as np
     from PIL import Image
 
     from .plan import CounterfactualPlan
@@ -30,17 +29,9 @@ MARGIN, HEAD = 36.0, 84.0
 CARD_HEIGHT, CARD_WIDTHS = 58.0, (124.0, 212.0)
 LEGEND_SIZE, LEGEND_ROW, SAMPLE = 12.5, 30.0, 34.0
 
-REPORT_WIDTH, GAP, CAPTION, SECTION, ROW = 1024.0, 16.0, 30.0, 50.0, 28.0
-COLUMNS = {"concept": 0.0, "before": 270.0, "after": 460.0, "region": 650.0}  # of a report's table
-MAX_PANELS, MAX_ROWS = 24, 80
-TALL = 1.4  # largest height of a picture on a report, in widths of its column
-OVERLAY = 512  # pixels along the longer side of a region's picture
-LEAST_SCALE = 0.15  # smaller differences are not blown up to the strongest colour
-
 PAPER, CARD = "#FAFAF7", "#FFFFFF"
 INK, MUTED, FAINT, RULE = "#1D2733", "#5F6A76", "#B4BCC6", "#E3E5E2"
 VERMILLION, BLUE, PURPLE, SLATE = "#D55E00", "#0072B2", "#CC79A7", "#87919C"
-HEAT = "#F4F4F0", "#F7DD94", "#F2A338", VERMILLION, "#8C2D2A", "#3A0F2C"  # ever darker: readable without hues too
 
 
 class Look(NamedTuple):
@@ -259,7 +250,7 @@ def _card(brush: Brush, box: Box, card: Card) -> None:
     _frame(brush, box, look, 11.0)
     left, edge = box.x - box.width / 2 + 14, box.x + box.width / 2 - 14
     base = box.y - 7 if card.value else box.y + 5
-    right = edge - _tag(brush, (edge + 3, base - 5), look) - 5 if look.tag else edge
+    right = edge - tag(brush, (edge + 3, base - 5), look) - 5 if look.tag else edge
     brush.text((left, base), card.name, 15, MUTED if quiet else INK, right - left, bold=not quiet)
     if not card.value:
         return
@@ -285,7 +276,7 @@ def _frame(brush: Brush, box: Box, look: Look, radius: float) -> None:
         brush.box(inner, radius - inset, None, look.colour, 1.3)
 
 
-def _tag(brush: Brush, at: Point, look: Look) -> float:
+def tag(brush: Brush, at: Point, look: Look) -> float:
     """A tag whose right end is `at`: filled for what is set or changes, open for what stays; returns its width."""
     locked = look is KEPT
     filled = not (look.dashed or locked)
@@ -386,300 +377,3 @@ def _legend(
         placed.append((paint, x, y))
         x += wide + 30.0
     return placed, y + 20.0
-
-
-class ReportRow(NamedTuple):
-    """One line of a report's table; what is None is not known and left open.
-
-    Attributes
-    ----------
-    concept : its name
-    before, after : values; equal where nothing changes
-    area : share of the picture that the concept's region takes, 0 to 1
-    drift : how far a concept moved that should have stayed, in the caller's measure
-    role : "intervened", "descendant" or "invariant", as in a plan
-    """
-
-    concept: str
-    before: str | None
-    after: str | None
-    area: float | None = None
-    drift: float | None = None
-    role: str = "invariant"
-
-    @property
-    def look(self) -> Look:
-        """The look of the concept's card in a graph."""
-        if self.role == "intervened":
-            return INTERVENED
-        if self.before != self.after:
-            return CHANGED
-        return STEADY if self.role == "descendant" else KEPT
-
-
-class Panel(NamedTuple):
-    """A picture on a report, floats [H, W, 3], the words below it, and the look of the concept it shows."""
-
-    pixels: np.ndarray
-    name: str
-    note: str = ""
-    look: Look | None = None
-
-
-def before_after(
-    source: np.ndarray,
-    edited: np.ndarray,
-    regions: Mapping[str, np.ndarray],
-    rows: Sequence[ReportRow | tuple],
-    title: str = "Counterfactual report",
-    width: int = 1024,
-) -> Image.Image:
-    """Draw what an edit did: both pictures, their difference, the region of each concept, and a table.
-
-    Parameters
-    ----------
-    source, edited : [H, W, 3], uint8, or floats from 0 to 1
-    regions : for each concept its region [h, w], 0 to 1, in any resolution
-    rows : for each concept a :class:`ReportRow`, or a tuple of its fields
-    title : such as the intervention
-    width : pixels, 512 to 2048; the height follows
-
-    Returns
-    -------
-    PIL.Image.Image
-        RGB. The same input gives the same picture.
-
-    Raises
-    ------
-    CounterfactError
-        If the two pictures have other sizes, an array has another shape, or the width is out of range.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> grey = np.full((32, 48, 3), 0.5)
-    >>> before_after(grey, grey, {"car": np.eye(8)}, [("car", "red", "blue", 0.1)]).width
-    1024
-    """
-    from PIL import Image, ImageDraw
-
-    width = round(finite(width, "the width of the report picture", 512, 2048))
-    rows = [ReportRow(*row) for row in rows]
-    source, edited = _pixels(source, "source"), _pixels(edited, "edited")
-    if source.shape != edited.shape:
-        raise CounterfactError(
-            f"edited: it is {edited.shape[1]} x {edited.shape[0]} pixels, but the source is {source.shape[1]} x "
-            f"{source.shape[0]}; scale it to the size of the source"
-        )
-    heat, most = _heat(source, edited)
-    pictures = _grid([Panel(source, "Source"), Panel(edited, "Counterfactual"), Panel(heat, "Difference")], 3, HEAD)
-    parts = _parts(source, regions, {row.concept: row for row in rows})
-    below = _foot(pictures, HEAD) + SECTION
-    placed = [*pictures, *_grid(parts, _columns(len(parts)), below)]
-    table = _foot(placed, HEAD) + SECTION
-    shown = rows[:MAX_ROWS]
-    end = table + ROW * (len(shown) + (len(rows) > MAX_ROWS)) if rows else table - SECTION
-
-    unit, room = width / REPORT_WIDTH, REPORT_WIDTH - 2 * MARGIN
-    height = ceil(unit * (end + MARGIN))
-    finer = SUPERSAMPLING if width * height <= MAX_PIXELS else SUPERSAMPLING - 1
-    image = Image.new("RGB", (width * finer, height * finer), PAPER)
-    page = Brush(ImageDraw.Draw(image), unit * finer)
-    page.text((MARGIN, 44), title, 23, INK, room, bold=True)
-    if rows:
-        changed = sum(row.before != row.after for row in rows)
-        page.text((MARGIN, 66), f"{changed} changed, {len(rows) - changed} kept", 13.5, MUTED, room)
-        _table(page.moved(MARGIN, table), shown, len(rows) - len(shown), room)
-    if parts:
-        some = f", the first {len(parts)} of {len(regions)}" if len(parts) < len(regions) else ""
-        page.text((MARGIN, below - 14), f"Regions{some}", 15, INK, room, bold=True)
-    for panel, box in placed:
-        _caption(page, panel, box)
-    _colour_bar(page, pictures[-1][1], most)
-    image = image.resize((width, height), Image.Resampling.LANCZOS)
-    for panel, box in placed:
-        _paste(image, panel.pixels, box, unit)
-    return image
-
-
-def _pixels(picture: np.ndarray, name: str) -> np.ndarray:
-    """A picture as floats from 0 to 1, [H, W, 3]."""
-    import numpy as np
-
-    pixels = np.asarray(picture)
-    if pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise CounterfactError(f"{name}: a picture has the shape [H, W, 3], not {list(pixels.shape)}")
-    pixels = pixels.astype(np.float32) / (255.0 if pixels.dtype == np.uint8 else 1.0)
-    return np.nan_to_num(pixels).clip(0.0, 1.0)
-
-
-def _heat(source: np.ndarray, edited: np.ndarray) -> tuple[np.ndarray, float]:
-    """How much each pixel changed, as colours over a faint source, and the difference of the strongest colour.
-
-    Colours go with the root, so that small differences can be seen beside large ones.
-    """
-    import numpy as np
-
-    change = np.abs(edited - source).mean(-1)
-    most = max(LEAST_SCALE, float(np.quantile(change, 0.999)))
-    share = np.sqrt((change / most).clip(0.0, 1.0))[..., None]
-    faint = 0.80 + 0.16 * source.mean(-1, keepdims=True)
-    return faint + (_heat_colour(share[..., 0]) - faint) * np.minimum(1.0, 3.0 * share), most
-
-
-def _heat_colour(share: np.ndarray) -> np.ndarray:
-    """The colour of a share, 0 to 1."""
-    import numpy as np
-
-    stops = np.array([_rgb(colour) for colour in HEAT])
-    at = np.linspace(0.0, 1.0, len(HEAT))
-    return np.stack([np.interp(share, at, stops[:, i]) for i in range(3)], -1)
-
-
-def _rgb(colour: str) -> list[float]:
-    return [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-
-
-def _parts(source: np.ndarray, regions: Mapping[str, np.ndarray], rows: Mapping[str, ReportRow]) -> list[Panel]:
-    """A panel for each region: the source in grey, the region in the colour of its concept's role, with an outline."""
-    import numpy as np
-    from PIL import Image
-
-    height, width = source.shape[:2]
-    zoom = OVERLAY / max(height, width)
-    size = max(1, round(width * zoom)), max(1, round(height * zoom))
-    grey = Image.fromarray((255 * (0.34 + 0.58 * source.mean(-1))).astype(np.uint8))
-    grey = np.asarray(grey.resize(size, Image.Resampling.LANCZOS))[..., None] / 255.0
-    panels = []
-    for name, region in list(regions.items())[:MAX_PANELS]:
-        region = np.nan_to_num(np.asarray(region, dtype=np.float32)).clip(0.0, 1.0)
-        if region.ndim != 2:
-            raise CounterfactError(f"regions: the one of {name!r} has the shape {list(region.shape)}, not [h, w]")
-        row = rows.get(name)
-        look = row.look if row else CHANGED
-        share = np.asarray(Image.fromarray(region).resize(size, Image.Resampling.BILINEAR))
-        colour = np.array(_rgb(look.colour))
-        pixels = grey + (colour - grey) * 0.62 * share[..., None]
-        outline = _outline(share >= 0.5, max(1, round(max(size) / 130)))
-        pixels[outline] = 0.25 * pixels[outline] + 0.75 * colour
-        area = float(region.mean()) if row is None or row.area is None else row.area
-        panels.append(Panel(pixels, name, _share(area), look))
-    return panels
-
-
-def _outline(inside: np.ndarray, width: int) -> np.ndarray:
-    """Pixels inside that have a pixel outside within ``width`` in a row or column; the picture's edge is no outside."""
-    import numpy as np
-
-    height, length = inside.shape
-    padded = np.pad(inside, width, mode="edge")
-    steps = ((0, width), (2 * width, width), (width, 0), (width, 2 * width))
-    return inside & ~np.all([padded[y : y + height, x : x + length] for y, x in steps], axis=0)
-
-
-def _share(share: float | None) -> str:
-    if share is None:
-        return ""
-    return "0 %" if share <= 0 else "< 1 %" if share < 0.01 else f"{100 * share:.0f} %"
-
-
-def _columns(count: int) -> int:
-    """How many panels go side by side: rows as full as possible, panels not too small."""
-    return count if count in (3, 4, 5, 6) else min((4, 5, 6), key=lambda n: (-count % n, -n)) if count > 6 else 4
-
-
-def _grid(panels: Sequence[Panel], columns: int, top: float) -> list[tuple[Panel, Box]]:
-    """Put panels into rows; the boxes are those of their pictures, as large as column and shape allow."""
-    placed = []
-    wide = (REPORT_WIDTH - 2 * MARGIN - GAP * (columns - 1)) / columns
-    for i, panel in enumerate(panels):
-        row, column = divmod(i, columns)
-        shape = panel.pixels.shape[0] / panel.pixels.shape[1]
-        high = wide * min(shape, TALL)
-        left, above = MARGIN + column * (wide + GAP), top + row * (high + CAPTION + GAP)
-        placed.append((panel, Box(left + high / shape / 2, above + high / 2, high / shape, high)))
-    return placed
-
-
-def _foot(placed: Sequence[tuple[Panel, Box]], top: float) -> float:
-    """Where panels and the words below them end."""
-    return max((box.y + box.height / 2 + CAPTION for _, box in placed), default=top)
-
-
-def _caption(brush: Brush, panel: Panel, box: Box) -> None:
-    left, right, base = box.x - box.width / 2, box.x + box.width / 2, box.y + box.height / 2 + 19
-    if panel.look is None:
-        brush.text((left, base), panel.name, 15, INK, box.width, bold=True)
-        return
-    brush.box(Box(left + 5, base - 4.5, 10, 10), 3.0, panel.look.colour)
-    right -= brush.text((right, base), panel.note, 12.5, MUTED, 60, anchor="rs") + 8
-    brush.text((left + 16, base), panel.name, 13.5, INK, right - left - 16, bold=True)
-
-
-def _colour_bar(brush: Brush, box: Box, most: float) -> None:
-    """What the colours of the difference mean: below the picture, at the right."""
-    import numpy as np
-
-    right, base, steps, long = box.x + box.width / 2, box.y + box.height / 2 + 19, 60, 80.0
-    right -= brush.text((right, base), f"{most:.2f}", 12.5, MUTED, 60, anchor="rs") + 7
-    colours = (_heat_colour(np.sqrt((np.arange(steps) + 0.5) / steps)) * 255).round().astype(np.uint8)
-    brush.box(Box(right - long / 2, base - 4.5, long + 2, 12), 0.0, RULE)
-    for i, colour in enumerate(colours):
-        x = right - long + (i + 0.5) * long / steps
-        brush.box(Box(x, base - 4.5, long / steps + 0.4, 10), 0.0, f"#{bytes(colour).hex()}")
-    brush.text((right - long - 7, base), "0", 12.5, MUTED, 60, anchor="rs")
-
-
-def _table(brush: Brush, rows: Sequence[ReportRow], more: int, room: float) -> None:
-    heads = {"concept": "Concept", "before": "Before", "after": "After"}
-    if any(row.area is not None for row in rows):
-        heads["region"] = "Region"
-    for column, words in heads.items():
-        brush.text((COLUMNS[column], -14), words, 12.5, MUTED, 200)
-    if any(row.drift is not None for row in rows):
-        brush.text((room, -14), "Drift", 12.5, MUTED, 200, anchor="rs")
-    brush.line([(0, -4), (room, -4)], SLATE, 1.0)
-    for number, row in enumerate(rows):
-        _line(brush.moved(0.0, ROW * number), row, room)
-    if more:
-        brush.text((0, ROW * len(rows) + 18), f"and {more} more", 12.5, MUTED, room)
-
-
-def _line(brush: Brush, row: ReportRow, room: float) -> None:
-    look, base = row.look, 18.0
-    quiet = row.before == row.after
-    ink = MUTED if quiet else INK
-    _tag(brush, (COLUMNS["concept"] + 62, base - 4.5), look)
-    brush.text((COLUMNS["concept"] + 74, base), row.concept, 14, ink, 182, bold=not quiet)
-    brush.text((COLUMNS["before"], base), row.before or "?", 14, MUTED, 150)
-    if not quiet:
-        x = COLUMNS["after"] - 24
-        brush.line([(x, base - 4.5), (x + 9, base - 4.5)], look.colour, 1.6)
-        brush.head((x + 14, base - 4.5), 0.0, look.colour, 6.5)
-        brush.text((COLUMNS["after"], base), row.after or "?", 14, INK, 172, bold=True)
-    if row.area is not None:
-        long, high = 150.0, 8.0
-        left = COLUMNS["region"]
-        brush.box(Box(left + long / 2, base - 4.5, long, high), high / 2, RULE)
-        part = long * min(max(row.area, 0.0), 1.0)
-        if part > 0:
-            brush.box(Box(left + max(part, high) / 2, base - 4.5, max(part, high), high), high / 2, look.colour)
-        brush.text((left + long + 46, base), _share(row.area), 12.5, ink, 44, anchor="rs")
-    if row.drift is not None:
-        brush.text((room, base), f"{row.drift:.3f}", 12.5, ink, 70, anchor="rs")
-    brush.line([(0, ROW), (room, ROW)], RULE, 0.8)
-
-
-def _paste(image: Image.Image, pixels: np.ndarray, box: Box, unit: float) -> None:
-    """Put a picture into a box, with round corners."""
-    from PIL import Image, ImageDraw
-
-    left, top = round((box.x - box.width / 2) * unit), round((box.y - box.height / 2) * unit)
-    size = max(1, round(box.width * unit)), max(1, round(box.height * unit))
-    enlarged = size[0] > pixels.shape[1]
-    picture = Image.fromarray((pixels * 255).round().astype("uint8"))
-    picture = picture.resize(size, Image.Resampling.BICUBIC if enlarged else Image.Resampling.LANCZOS)
-    corners = Image.new("L", (size[0] * SUPERSAMPLING, size[1] * SUPERSAMPLING), 0)
-    radius = 6 * unit * SUPERSAMPLING
-    ImageDraw.Draw(corners).rounded_rectangle((0, 0, corners.width - 1, corners.height - 1), radius, 255)
-    image.paste(picture, (left, top), corners.resize(size, Image.Resampling.LANCZOS))

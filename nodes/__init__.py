@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import abduct, concepts, csg, demo, graph, instruction, intervention, regions, steer
+from . import abduct, concepts, csg, demo, graph, instruction, intervention, regions, report, steer
 from .mistakes import keep_log_plain
 
 
@@ -19,5 +19,5 @@ class CounterfactExtension(ComfyExtension):
         demo.register_folder()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        topics = (demo, concepts, graph, intervention, csg, abduct, regions, steer, instruction)
+        topics = (demo, concepts, graph, intervention, csg, abduct, regions, steer, instruction, report)
         return [node for topic in topics for node in topic.NODES]

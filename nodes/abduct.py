@@ -3,38 +3,97 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+import torch
 from comfy_api.latest import io
 
-from ..causal_core.errors import CounterfactError, finite
+from ..causal_core.concepts import caption
+from ..causal_core.errors import CounterfactError
 from ..causal_core.guidance.inversion import METHODS, Trajectory, invert
+from ..causal_core.guidance.picture import SKIP
 from . import types
-from .options import widgets
+from .denoise import Captions, encode, noise_levels, progress_bar, run
+from .options import DEFAULTS, checked, widgets
+from .steer import unsteered
+
+SAMPLED = 8
 
 
-def made_with(model, caption: str, steps: int, skip: float, size) -> dict[str, str]:
+def made_with(model, text: str, steps: int, skip: float, size) -> dict[str, str]:
     """What a trajectory depends on, in words; see :meth:`causal_core.guidance.inversion.Trajectory.require`."""
     height, width = size
     return {
-        "model": fingerprint(model), "caption": caption, "number of steps": str(steps), "skip": f"{skip:g}",
+        "model": fingerprint(model), "caption": text, "number of steps": str(steps), "skip": f"{skip:g}",
         "size": f"{width} x {height} latent pixels",
     }  # fmt: skip
 
 
 def fingerprint(model) -> str:
-    """A short name for a MODEL's weights, LoRAs included: the same for the same, whether it is loaded or not."""
-    parameters = dict(model.model.diffusion_model.named_parameters())
-    names = sorted(parameters)
-    digest = hashlib.sha256(f"{type(model.model).__name__} {len(names)}".encode())
-    for name in names[:: max(1, len(names) // 8)]:
-        backup = model.backup.get(f"diffusion_model.{name}")
-        weight = parameters[name] if backup is None else backup.weight
-        digest.update(f"{name} {tuple(weight.shape)}".encode())
-        if weight.device.type != "meta":
-            digest.update(weight.detach().flatten()[:64].float().cpu().numpy().tobytes())
-    for name, patches in sorted(model.patches.items()):
-        digest.update(f"{name} {[(p[0], p[2]) for p in patches]}".encode())
+    """A short name for what a MODEL computes: its weights, with LoRAs, and the patches on it.
+
+    Weights are read where ComfyUI keeps the originals, so that it does not matter whether and how far a model is
+    loaded; of each tensor a few numbers tell it from others. Of patches that are functions only the names count.
+    """
+    digest = hashlib.sha256(type(model.model).__name__.encode())
+    sampling = model.get_model_object("model_sampling")
+    for told in _told(
+        {
+            "weights": dict(_weights(model)),
+            "patches": model.patches,
+            "options": model.model_options.get("transformer_options", {}),
+            "wrappers": model.wrappers,
+            "prediction": [kind.__name__ for kind in type(sampling).__mro__],
+            "levels": [float(sampling.sigma_max), float(sampling.sigma_min)],
+        }
+    ):
+        digest.update(told)
     return f"{type(model.model).__name__} {digest.hexdigest()[:8]}"
+
+
+def _weights(model) -> Iterator[tuple[str, torch.Tensor]]:
+    """Parameters by name as they are in the checkpoint, whatever loading has made of them."""
+    for name, parameter in model.model.diffusion_model.named_parameters():
+        key = f"diffusion_model.{name}"
+        if key in model.backup:
+            yield name, model.backup[key].weight
+        else:
+            yield name, model.hook_backup[key][0] if key in model.hook_backup else parameter
+
+
+def _told(thing: Any) -> Iterator[bytes]:
+    """The bytes that tell a thing from others: contents of tensors and containers, names of everything else."""
+    if isinstance(thing, torch.Tensor):
+        yield f"{tuple(thing.shape)}".encode() + _sampled(thing)
+    elif isinstance(thing, Mapping):
+        for key in sorted(thing, key=str):
+            yield f"{key}:".encode()
+            yield from _told(thing[key])
+    elif isinstance(thing, (list, tuple)):
+        yield f"{len(thing)}".encode()
+        for part in thing:
+            yield from _told(part)
+    elif thing is None or isinstance(thing, (str, int, float)):
+        yield repr(thing).encode()
+    else:
+        # LoRAs and their like keep their tensors in an attribute.
+        yield getattr(thing, "__qualname__", type(thing).__name__).encode()
+        yield from _told(getattr(thing, "weights", None))
+
+
+def _sampled(tensor: torch.Tensor) -> bytes:
+    """A few numbers out of the middle of a tensor, as they lie in memory, quantised or not."""
+    stored = tensor
+    while hasattr(stored, "__tensor_flatten__"):
+        stored = getattr(stored, stored.__tensor_flatten__()[0][0])
+    if stored.is_meta:
+        # ComfyUI loads what a checkpoint lacks as zeros.
+        stored = torch.zeros(min(SAMPLED, stored.numel()), dtype=stored.dtype)
+    stored = stored.detach().as_subclass(torch.Tensor)
+    while stored.ndim > 1:
+        stored = stored[len(stored) // 2] if len(stored) else stored.flatten()
+    return stored.reshape(-1)[:SAMPLED].contiguous().view(torch.uint8).cpu().numpy().tobytes()
 
 
 def check(trajectory: Trajectory, source, expected: dict[str, str], eta: float) -> Trajectory:
@@ -84,21 +143,19 @@ class CSGInvert(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, clip, latent, graph, seed: int, steps: int, method: str = METHODS[0], eta: float = 1.0,
-        skip: float = 0.1,
+        cls, model, clip, latent, graph, seed: int, steps: int, method: str = METHODS[0], eta: float = DEFAULTS.eta,
+        skip: float = SKIP,
     ) -> io.NodeOutput:  # fmt: skip
-        from ..causal_core.concepts import caption
-        from .denoise import Captions, encode, noise_levels, progress_bar, run
-
-        eta, skip = finite(eta, "eta", 0.0, 1.0), finite(skip, "skip", 0.0, 0.9)
+        steps, eta, skip = checked("steps", steps), checked("eta", eta), checked("skip", skip)
         if method == "ddim" and eta > 0.0:
-            raise CounterfactError("eta: DDIM inversion belongs to the deterministic sampler; set eta to 0 here and "
-                                   "in the sampling node")  # fmt: skip
+            raise CounterfactError(
+                "eta: DDIM inversion belongs to the deterministic sampler; set eta to 0 here and in the sampling node"
+            )
+        unsteered(model)
         text = caption(graph.concepts)
         guider = Captions(model, encode(clip, [text]))
         sigmas = noise_levels(model, steps, skip)
-        count = len(latent["samples"])
-        bar = progress_bar(model, count * steps * (2 if method == "ddim" else 1))
+        bar = progress_bar(model, len(latent["samples"]) * steps * (2 if method == "ddim" else 1))
         found = []
 
         def abduct(rows, x0, mask):

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from time import perf_counter
+from typing import Any
 
+import torch
 from comfy_api.latest import io
+from comfy_execution.graph import ExecutionBlocker
 
-from ..causal_core.errors import CounterfactError, write_document
+from ..causal_core.errors import CounterfactError
+from ..causal_core.guidance.check import MOST_RETRIES
+from ..causal_core.guidance.composite import SAME_SCALE, fitted, pixel_mask
+from ..causal_core.guidance.composite import composite as pasted
+from ..causal_core.guidance.csg import Settings
+from ..causal_core.guidance.picture import COMPOSITE_FEATHER, SKIP
+from ..causal_core.guidance.report import sampled, write_report
 from . import types
-from .options import DEFAULTS, PER_CONCEPT, SKIP, settings, widgets
+from .edit import Run
+from .grid import enlarged
+from .options import DEFAULTS, PER_CONCEPT, settings, widgets
 
-REPORT_KIND, REPORT_VERSION = "counterfact.report", 1
-COMPOSITE_FEATHER = 0.5
 
 class CSGSampler(io.ComfyNode):
     """Invert a picture, find where each affected concept lives, sample the counterfactual on the same noise."""
@@ -26,9 +36,8 @@ class CSGSampler(io.ComfyNode):
             description="Draw the picture as it would have been: the affected concepts change, each in its own region, "
             "and everything else is kept from the source. Measured with the demo model; its parts are tested on the "
             "architectures of Stable Diffusion 1.x, 2.x, SDXL, SD3, Flux, Qwen-Image, Z-Image and Wan.",
-            search_aliases=["counterfactual", "what if", "causal semantic guidance", "prompt2prompt", "attention "
-            "edit", "edit "
-            "image"],
+            search_aliases=["counterfactual", "what if", "causal semantic guidance", "prompt2prompt", "attention edit",
+            "edit image"],
             inputs=[
                 io.Model.Input("model", tooltip="The diffusion model."),
                 io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint."),
@@ -60,23 +69,23 @@ class CSGSampler(io.ComfyNode):
                 io.Boolean.Input(
                     "composite", default=True, optional=True, advanced=True,
                     tooltip="Take the pixels outside the regions from the source image, so that not even the VAE "
-                    "changes them. Needs image.",
+                    "changes them. Needs image and preserve.",
                 ),
                 io.Float.Input(
                     "composite_feather", default=COMPOSITE_FEATHER, min=0.0, max=32.0, step=0.25, optional=True,
                     advanced=True,
-                    tooltip="Width of the soft border of that, in latent pixels (4 image pixels each in the demo model, "
-                    "8 in SD).",
+                    tooltip="Width of the soft border of that, in latent pixels (4 image pixels each in the demo "
+                    "model, 8 in SD).",
                 ),
                 io.Int.Input(
-                    "retries", default=0, min=0, max=2, optional=True, advanced=True,
+                    "retries", default=0, min=0, max=MOST_RETRIES, optional=True, advanced=True,
                     tooltip="If the model does not recognise a new value in the edited picture, try again with more "
                     "strength and wider regions, at most so many times. Each try takes as long as the first.",
                 ),
                 io.Boolean.Input(
                     "measure", default=False, optional=True, advanced=True,
                     tooltip="Also measure composition (setting nothing must change nothing) and reversibility (do, "
-                    "then undo) and put them into the report. Takes about three times as long.",
+                    "then undo) and put them into the report. Takes more than twice as long.",
                 ),
             ],
             outputs=[
@@ -107,42 +116,40 @@ class CSGSampler(io.ComfyNode):
             clamp=clamp, momentum=momentum, share_overlaps=share_overlaps,
         )  # fmt: skip
         start = perf_counter()
-        from .edit import Run, enlarged
-
+        if image is not None and vae is None:
+            raise CounterfactError("vae: connect the VAE of the checkpoint, or leave image unconnected")
         run = Run(model, clip, latent, plan, chosen, steps, skip, trajectory, regions)
         samples, results, facts = run.edited(seed, retries, measure)
-        report = _report(plan, results, steps, facts | {
-            "seconds": round(perf_counter() - start, 3),
-            "seed": seed,
-            "settings": {**_flat(chosen), "mode": mode, "steps": steps, "skip": skip, "retries": retries},
+        report = write_report({
+            **sampled(plan, results, strength), **facts, "seconds": round(perf_counter() - start, 3), "seed": seed,
+            "settings": {
+                **_flat(chosen), "mode": mode, "steps": steps, "skip": skip, "retries": retries,
+                "trajectory": trajectory is not None, "regions": regions is not None,
+            },
         })  # fmt: skip
-        masks = enlarged(plan, [r.regions for r in results], samples.shape[-2:], run.ratio)
-        picture = None
-        if vae is not None:
-            picture = _picture(vae, samples, image if composite else None, results, run.ratio, composite_feather)
-        elif image is not None:
-            raise CounterfactError("vae: connect the VAE of the checkpoint, or leave image unconnected")
+        found = [result.regions for result in results]
+        masks = enlarged(plan, found, samples.shape[-2:], run.ratio)
+        if vae is None:
+            picture = ExecutionBlocker("vae: connect it to Sample Counterfactual to get an image")
         else:
-            from comfy_execution.graph import ExecutionBlocker
-
-            picture = ExecutionBlocker("image: connect vae (and image) to Sample Counterfactual to have a picture")
+            kept = image if composite and preserve else None
+            picture = _picture(vae, samples, kept, found, run.ratio, composite_feather)
         return io.NodeOutput(
             {**latent, "samples": samples}, masks, report, picture, ui={"counterfact_report": [report]}
         )
 
 
-def _flat(chosen) -> dict:
+def _flat(chosen: Settings) -> dict[str, Any]:
     """All settings by name."""
     values = asdict(chosen)
     return {**values, **values.pop("how")}
 
 
-def _picture(vae, samples, source, results, ratio: int, feather: float):
-    """The decoded picture, with the source's pixels outside the regions where a source is given."""
-    import torch
-
-    from ..causal_core.guidance.composite import composite, pixel_mask
-
+def _picture(
+    vae, samples: torch.Tensor, source: torch.Tensor | None, found: Sequence[Mapping[str, torch.Tensor]], ratio: int,
+    feather: float,
+) -> torch.Tensor:  # fmt: skip
+    """The decoded pictures; outside their regions they are the sources, where these are given."""
     edited = vae.decode(samples)
     edited = edited.reshape(-1, *edited.shape[-3:])
     if source is None:
@@ -152,37 +159,14 @@ def _picture(vae, samples, source, results, ratio: int, feather: float):
         raise CounterfactError(
             f"image: it has {len(source)} pictures, the latent {len(edited)}; connect the image that was encoded"
         )
-    size = tuple(source.shape[1:3])
-    masks = torch.stack([pixel_mask(r.regions.values(), size, round(feather * ratio), ratio) for r in results])
-    if edited.shape[1:3] != size:
-        from ..causal_core.guidance.composite import SAME_SCALE, fitted
-
-        edited = fitted(edited, size, SAME_SCALE)[0]
-    return composite(source, edited, masks)
-
-
-def _report(plan, results, steps: int, more: dict) -> str:
-    """What was done, as a JSON document."""
-
-    def area(name: str) -> float:
-        return sum(float(r.regions[name].mean()) for r in results if name in r.regions) / len(results)
-
-    affected = [
-        {
-            "name": item.name, "factual": item.factual, "counterfactual": item.counterfactual,
-            "strength": more["settings"]["strength"] * item.strength, "area": area(item.name),
-        }
-        for item in plan.affected
-    ]  # fmt: skip
-    return write_document(REPORT_KIND, REPORT_VERSION, {
-        "do": dict(plan.intervention.do),
-        "affected": affected,
-        "invariant": [item.name for item in plan.invariant],
-        "images": len(results),
-        "evaluations_per_step": sum(r.evaluations for r in results) / len(results) / steps,
-        "rows_per_step": sum(r.rows_per_step for r in results) / len(results),
-        **more,
-    })  # fmt: skip
+    size, (height, width) = tuple(source.shape[1:3]), samples.shape[-2:]
+    if (size[0] // ratio, size[1] // ratio) != (height, width):
+        raise CounterfactError(
+            f"image: it is {size[1]} x {size[0]} pixels, but the latent is of a picture of {ratio * width} x "
+            f"{ratio * height}; connect the image that was encoded"
+        )
+    masks = torch.stack([pixel_mask(regions.values(), size, round(feather * ratio), ratio) for regions in found])
+    return pasted(source, fitted(edited, size, SAME_SCALE)[0], masks)
 
 
 NODES = [CSGSampler]

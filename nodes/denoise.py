@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import numbers
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import comfy.model_management
@@ -23,8 +24,12 @@ import torch
 from ..causal_core.attention.capture import AttentionMaps
 from ..causal_core.errors import CounterfactError
 from .attention import Adapter, adapter
+from .memory import Savings, ran_out
 
 Conditioning = list[list[Any]]
+
+# The finest layers that are looked at when memory is short: a quarter of the latent's sides.
+COARSE = 4
 
 
 def captures(model: comfy.model_patcher.ModelPatcher) -> bool:
@@ -104,11 +109,18 @@ class Captions(comfy.samplers.CFGGuider):
 
 
 class Rows:
-    """Denoised estimates for rows of captions; a :class:`causal_core.guidance.csg.Rows` while a guider samples."""
+    """Denoised estimates for rows of captions; a :class:`causal_core.guidance.csg.Rows` while a guider samples.
+
+    Attributes
+    ----------
+    notes : what had to be done without because memory ran out, in words for the report
+    """
 
     def __init__(self, guider: Captions, options: dict[str, Any]) -> None:
         self.guider, self.options = guider, options
         self.video = _is_video(guider.model_patcher)
+        self.savings = Savings()
+        self.notes = self.savings.notes
 
     def __call__(
         self, x: torch.Tensor, sigma: float, rows: Sequence[int], maps: AttentionMaps | None = None
@@ -116,17 +128,41 @@ class Rows:
         """[len(rows), B, C, h, w] for x [B, C, h, w]; shows attention to `maps` if given.
 
         Models of video take x as their single frame; given [B, C, 1, h, w] they return [len(rows), B, C, 1, h, w].
+
+        Raises
+        ------
+        OutOfMemory
+            If memory does not even suffice for one caption at a time without attention.
         """
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        options, family = self.options, self.guider.attention
-        if maps is not None and maps.watched and family is not None:
-            options = family.capturing(options, maps, rows, self.guider.lengths)
+        family = self.guider.attention
+        while True:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            shown = maps if maps is not None and maps.watched and family and not self.savings.maps else None
+            try:
+                return self._estimates(x, sigma, rows, shown)
+            except Exception as error:
+                if not ran_out(error):
+                    raise
+            # Only out here, without the error and its traceback, is the memory of the failed attempt free.
+            self.savings.more(shown is not None, family is not None and family.several_sizes)
+
+    def _estimates(
+        self, x: torch.Tensor, sigma: float, rows: Sequence[int], maps: AttentionMaps | None
+    ) -> torch.Tensor:
         frame = self.video and x.ndim == 4
         x = x.unsqueeze(2) if frame else x
-        conditionings = [self.guider.conds[str(row)] for row in rows]
         level = x.new_full((len(x),), sigma)
-        found = comfy.samplers.calc_cond_batch(self.guider.inner_model, conditionings, x, level, options)
-        return torch.stack([one.squeeze(2) for one in found] if frame else found)
+        if maps is not None and self.savings.layers:
+            maps.finest = COARSE
+        found = []
+        with maps.all_or_nothing() if maps is not None else nullcontext():
+            for part in [[row] for row in rows] if self.savings.rows else [rows]:
+                options = self.options
+                if maps is not None:
+                    options = self.guider.attention.capturing(options, maps, part, self.guider.lengths)
+                conditionings = [self.guider.conds[str(row)] for row in part]
+                found += comfy.samplers.calc_cond_batch(self.guider.inner_model, conditionings, x, level, options)
+            return torch.stack([one.squeeze(2) for one in found] if frame else found)
 
 
 class _Instead(comfy.samplers.Sampler):

@@ -6,13 +6,13 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..causal_core.errors import finite
-from ..causal_core.guidance.csg import Settings
+from ..causal_core.errors import finite, unknown
+from ..causal_core.guidance.csg import DEFAULTS, Settings
 from ..causal_core.guidance.directions import How
+from ..causal_core.guidance.picture import SKIP
 
-DEFAULTS = Settings()
-SKIP, STEPS = 0.1, 30
-PER_CONCEPT, FUSED = "per concept", "fused"
+STEPS = 30
+MODES = PER_CONCEPT, FUSED = "per concept", "fused"
 
 
 def widgets(*names: str) -> list:
@@ -44,7 +44,7 @@ _WIDGETS = {
         "How far to go: 0 returns the source, 1 follows the plan, more exaggerates.", advanced=False,
     ),
     "mode": lambda: io.Combo.Input(
-        "mode", options=[PER_CONCEPT, FUSED], default=PER_CONCEPT, optional=True,
+        "mode", options=list(MODES), default=PER_CONCEPT, optional=True,
         tooltip=f"'{PER_CONCEPT}': each affected concept has a direction of its own; most exact, one evaluation a step "
         f"for each of them and one more. '{FUSED}': one direction for all, always two evaluations a step, whatever "
         "the number of concepts.",
@@ -109,10 +109,22 @@ _WIDGETS = {
 }  # fmt: skip
 
 
+def checked(name: str, value: float) -> float:
+    """The value of a widget, which a link may have brought past its limits.
+
+    Raises
+    ------
+    CounterfactError
+        If it is no finite number within the limits.
+    """
+    widget = _WIDGETS[name]()
+    return type(widget.default)(finite(value, name, widget.min, widget.max))
+
+
 def settings(mode: str = PER_CONCEPT, **given: Any) -> Settings:
-    """Settings from widget values; raises CounterfactError that names a number that is not finite."""
-    values = {
-        name: finite(value, name) if isinstance(value, float) else value for name, value in given.items()
-    }
+    """Settings from widget values; raises CounterfactError for one that the widget would not take."""
+    if mode not in MODES:
+        raise unknown("mode", mode, MODES)
+    values = {name: value if isinstance(value, bool) else checked(name, value) for name, value in given.items()}
     how = How(**{name: values.pop(name) for name in How.__dataclass_fields__ if name in values})
     return Settings(**values, fused=mode == FUSED, how=how)

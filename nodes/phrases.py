@@ -35,26 +35,32 @@ def watched_tokens(
     Returns
     -------
     dict from caption row to token spans by concept; several spans where text encoders follow one another
+
+    Raises
+    ------
+    CounterfactError
+        If the text encoder does not read an affected concept, see
+        :func:`causal_core.guidance.captions.watched_spans`.
     """
     if guider.attention is None:
         return {}
     names = guider.attention.encoders(clip, list(clip.tokenize("")))
-    found: dict[int, dict[str, list[Span]]] = {}
     try:
         starts = [
             _starts(guider, clip, names, text, length)
             for text, length in zip(captions(plan, fused), guider.lengths, strict=True)
         ]
-        for number, name in enumerate(names):
-            tokenize = partial(token_ids, clip, encoder=name)
-            head, tail = _template(tokenize)
-            for row, spans in watched_spans(_between(tokenize, head, tail), plan, fused).items():
-                shift = starts[row][number] + head
-                for concept, (start, end) in spans.items():
-                    found.setdefault(row, {}).setdefault(concept, []).append((start + shift, end + shift))
     except CounterfactError as error:
         log.warning("Regions are found without attention: %s", error)
         return {}
+    found: dict[int, dict[str, list[Span]]] = {}
+    for number, name in enumerate(names):
+        tokenize = partial(token_ids, clip, encoder=name)
+        head, tail = _template(tokenize)
+        for row, spans in watched_spans(_between(tokenize, head, tail), plan, fused).items():
+            shift = starts[row][number] + head
+            for concept, (start, end) in spans.items():
+                found.setdefault(row, {}).setdefault(concept, []).append((start + shift, end + shift))
     return found
 
 

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io
+import torch
+from comfy_api.latest import io, ui
 
-from ..causal_core.errors import CounterfactError, unknown
+from ..causal_core.errors import CounterfactError, folded, unknown
+from ..causal_core.guidance.composite import mask_fitted
+from ..causal_core.guidance.picture import SKIP
 from . import types
+from .edit import Run
+from .grid import enlarged, flat
+from .mistakes import naming
 from .options import PER_CONCEPT, settings, widgets
+
+REPLACE, WIDEN, NARROW = "replace", "widen", "narrow"
+WAYS = {REPLACE: lambda region, mask: mask, WIDEN: torch.maximum, NARROW: torch.minimum}
 
 
 class FindRegions(io.ComfyNode):
@@ -43,26 +52,20 @@ class FindRegions(io.ComfyNode):
     @classmethod
     def execute(
         cls, model, clip, latent, plan, seed: int, steps: int, image=None, trajectory=None, mode: str = PER_CONCEPT,
-        skip: float = 0.1, **chosen,
+        skip: float = SKIP, **chosen,
     ) -> io.NodeOutput:  # fmt: skip
-        import torch
-        from comfy_api.latest import ui
-
-        from ..causal_core.draw import overlay
-        from .edit import Run, enlarged
+        from ..causal_core.draw_regions import overlay
 
         run = Run(model, clip, latent, plan, settings(mode, **chosen), steps, skip, trajectory)
-        found = run.located(seed)
-        masks = enlarged(plan, found, latent["samples"].shape[-2:], run.ratio)
-        names = [item.name for item in plan.affected]
-        height, width = masks.shape[-2:]
-        pictures = torch.full((len(found), height, width, 3), 0.5) if image is None else image[..., :3].cpu()
-        if len(pictures) != len(found):
+        if image is not None and len(image) != run.images:
             raise CounterfactError(
-                f"image: it has {len(pictures)} pictures, the latent {len(found)}; connect the image that was encoded"
+                f"image: it has {len(image)} pictures, the latent {run.images}; connect the image that was encoded"
             )
+        masks = enlarged(plan, run.located(seed), latent["samples"].shape[-2:], run.ratio)
+        pictures = torch.full((run.images, *masks.shape[-2:], 3), 0.5) if image is None else image[..., :3].cpu()
+        names, fitting = [item.name for item in plan.affected], mask_fitted(masks, tuple(pictures.shape[1:3]))
         drawn = [
-            overlay(picture.numpy(), {name: masks[i * len(names) + k].numpy() for k, name in enumerate(names)})
+            overlay(picture.numpy(), dict(zip(names, fitting[i * len(names) :].numpy())))
             for i, picture in enumerate(pictures)
         ]
         shown = torch.stack([torch.from_numpy(one) for one in drawn])
@@ -87,38 +90,41 @@ class SetRegion(io.ComfyNode):
                 io.String.Input("concept", default="", tooltip="Name of the concept, as in the plan."),
                 io.Mask.Input("mask", tooltip="Where it may change: painted by hand, or from a segmentation node."),
                 io.Combo.Input(
-                    "how", options=["replace", "widen", "narrow"], default="replace", optional=True,
-                    tooltip="'replace': the mask alone. 'widen': region or mask. 'narrow': where both are.",
+                    "how", options=list(WAYS), default=REPLACE, optional=True,
+                    tooltip=f"'{REPLACE}': the mask alone. '{WIDEN}': region or mask. '{NARROW}': where both are.",
                 ),
             ],
             outputs=[io.Mask.Output("regions", tooltip="For Sample Counterfactual, Apply CSG to Model or CSG Guider.")],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, regions, plan, concept: str, mask, how: str = "replace") -> io.NodeOutput:
-        import torch
-
-        names = [item.name for item in plan.affected]
-        folded = [name.casefold() for name in names]
-        if concept.strip().casefold() not in folded:
-            raise unknown("concept", concept, names, "affected concepts")
-        if not names or len(regions) % len(names):
+    def execute(cls, regions, plan, concept: str, mask, how: str = REPLACE) -> io.NodeOutput:
+        names, regions = [item.name for item in plan.affected], flat(regions)
+        numbers = {folded(name): number for number, name in enumerate(names)}
+        number = numbers.get(folded(concept))
+        if number is None:
+            with naming("concept"):
+                raise unknown("concept", concept, names, "affected concepts")
+        if len(regions) % len(names):
             raise CounterfactError(
                 f"regions: there are {len(regions)} masks for {len(names)} affected concepts; connect Find Regions "
                 "with the same plan"
             )
+        mask, images = flat(mask).to(regions), len(regions) // len(names)
+        if len(mask) not in (1, images):
+            raise CounterfactError(f"mask: there are {len(mask)} for {images} pictures; give one, or one for each")
         size = tuple(regions.shape[-2:])
-        mask = mask.reshape(-1, *mask.shape[-2:]).to(regions)
         if tuple(mask.shape[-2:]) != size:
             mask = torch.nn.functional.interpolate(mask[:, None], size=size, mode="area")[:, 0]
-        number, images = folded.index(concept.strip().casefold()), len(regions) // len(names)
-        if len(mask) not in (1, images):
-            raise CounterfactError(f"mask: it is {len(mask)} masks for {images} pictures; give it one, or one for each")
-        found = regions.clone().reshape(images, len(names), *size)
-        old = found[:, number]
-        new = {"replace": mask, "widen": torch.maximum(old, mask), "narrow": torch.minimum(old, mask)}[how]
-        found[:, number] = new
-        return io.NodeOutput(found.reshape(regions.shape))
+        found = regions.clone().unflatten(0, (images, len(names)))
+        old = found[:, number].clone()
+        found[:, number] = WAYS[how](old, mask)
+        if how == NARROW and bool(old.any()) and bool(mask.any()) and not bool(found[:, number].any()):
+            raise CounterfactError(
+                f"mask: it lies outside the region of {names[number]}; paint it over the region, or set how to "
+                f"'{REPLACE}'"
+            )
+        return io.NodeOutput(found.flatten(0, 1))
 
 
 NODES = [FindRegions, SetRegion]

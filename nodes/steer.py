@@ -25,8 +25,8 @@ from ..causal_core.guidance.csg import Settings, look, probe_steps, regions_of
 from ..causal_core.guidance.directions import Guide
 from ..causal_core.guidance.steps import noised
 from . import types
-from .denoise import Captions, Rows, captures, encode
-from .edit import on_grid
+from .denoise import Captions, Rows, encode
+from .grid import on_grid, ratio_of
 from .options import PER_CONCEPT, settings, widgets
 from .phrases import watched_tokens
 
@@ -39,12 +39,19 @@ SHARED = (
 
 
 class Steering:
-    """What a patched MODEL carries: captions, settings and given regions, and nothing of any run."""
+    """What a patched MODEL carries: captions, settings and given regions, and nothing of any run.
+
+    Parameters
+    ----------
+    seed : of the noise that regions are looked for with
+    regions : MASK of the user's own regions, see :func:`nodes.grid.on_grid`, or None
+    alone : take the factual caption as the base, not the sampler's own conditioning
+    """
 
     def __init__(self, model, clip, plan, chosen: Settings, seed: int, regions=None, alone: bool = False) -> None:
         self.plan, self.settings, self.seed, self.regions, self.alone = plan, chosen, seed, regions, alone
         self.prepared = Captions(model, encode(clip, captions(plan, chosen.fused)))
-        self.watched = watched_tokens(self.prepared, clip, plan, chosen.fused) if captures(model) else {}
+        self.watched = watched_tokens(self.prepared, clip, plan, chosen.fused)
 
     def outer_sample(self, executor, *args, **kwargs):
         """Put the captions among the conditionings that ComfyUI is about to prepare."""
@@ -53,15 +60,28 @@ class Steering:
             guider.conds[f"{KEY}.{row}"] = [entry.copy() for entry in conditioning]
         return executor(*args, **kwargs)
 
-    def sampler_sample(self, executor, guider, sigmas, extra_args, callback, noise, latent_image=None,
-                       denoise_mask=None, disable_pbar=False):  # fmt: skip
+    def sampler_sample(
+        self, executor, guider, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None,
+        disable_pbar=False,
+    ):  # fmt: skip
         """Find the regions, then let the sampler run with them."""
         if latent_image is None or not bool(latent_image.any()):
             raise CounterfactError(
                 "latent_image: it is empty; connect VAE Encode of the source picture to the sampler, not an empty one"
             )
-        extra_args["model_options"][KEY] = Source(self, guider, sigmas, extra_args, noise, latent_image, denoise_mask)
-        return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
+        if not bool(noise.any()):
+            raise CounterfactError(
+                "noise: the sampler adds none to the source picture, and without noise there is nothing to sample; "
+                "enable it (add_noise, or Random Noise)"
+            )
+        options = extra_args["model_options"]
+        if len(sigmas) > 1:
+            options[KEY] = Source(self, guider, sigmas, options, noise, latent_image, denoise_mask)
+        try:
+            return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
+        finally:
+            # The options hold the source, and the source them: else both would stay until Python cleans up.
+            options.pop(KEY, None)
 
     def predict_noise(self, executor, x, timestep, model_options, seed):
         """The guided estimate in place of the sampler's own."""
@@ -78,79 +98,90 @@ class _Prepared:
     def __init__(self, guider: Any, prepared: Captions) -> None:
         self.conds = {row: guider.conds[f"{KEY}.{row}"] for row in prepared.original_conds}
         self.inner_model, self.model_patcher = guider.inner_model, guider.model_patcher
-        self.attention, self.lengths, self.flow = prepared.attention, prepared.lengths, prepared.flow
+        self.attention, self.lengths = prepared.attention, prepared.lengths
 
 
 class Source:
     """The source picture during one run: its path, its regions, and one guide a picture."""
 
-    def __init__(self, steering: Steering, guider, sigmas, extra_args, noise, latent, mask) -> None:
+    def __init__(self, steering: Steering, guider, sigmas, options, noise, latent, mask) -> None:
         plan, chosen, flow = steering.plan, steering.settings, steering.prepared.flow
-        self.rows = Rows(_Prepared(guider, steering.prepared), extra_args["model_options"])
+        self.rows = Rows(_Prepared(guider, steering.prepared), options)
         self.flow, self.preserve = flow, chosen.preserve
-        self.frame = self.rows.video and latent.ndim == 5
-        self.latent, self.noise = self._flat(latent), self._flat(noise)
+        if latent.ndim == 5 and latent.shape[2] != 1:
+            raise CounterfactError(
+                f"latent_image: it is a video of {latent.shape[2]} frames, but single pictures are edited; encode one "
+                "picture at a time"
+            )
+        self.latent, self.noise = _flat(latent), _flat(noise)
         self.levels = [float(sigma) for sigma in sigmas]
         changes = [c for c in edits(plan, chosen.strength, chosen.fused) if c.strength > 0.0]
-        generator = torch.Generator("cpu").manual_seed(steering.seed)
-        ratio = guider.model_patcher.get_model_object("latent_format").spacial_downscale_ratio
+        generator, ratio = torch.Generator("cpu").manual_seed(steering.seed), ratio_of(guider.model_patcher)
         self.guides = []
         for i, one in enumerate(self.latent.split(1)):
-            steps = probe_steps(len(self.levels) - 1, chosen.probes)
-            fresh = [torch.randn(one.shape, generator=generator).to(one) for _ in steps]
-            probes = [(self.levels[s], noised(one, n, self.levels[s], flow)) for s, n in zip(steps, fresh)]
-            within = None if mask is None else self._flat(mask)[min(i, len(mask) - 1)].amax(0)
+            levels = [self.levels[step] for step in probe_steps(len(self.levels) - 1, chosen.probes)]
+            fresh = [torch.randn(one.shape, generator=generator).to(one) for _ in levels]
+            probes = [(sigma, noised(one, n, sigma, flow)) for sigma, n in zip(levels, fresh)]
             given = on_grid(steering.regions, plan, tuple(one.shape[-2:]), ratio, i, len(self.latent))
-            sought = [c for c in changes if c.name not in given]
-            seen = look(self.rows, probes, sought, steering.watched)
-            regions = {**given, **regions_of(seen, chosen, within)}
-            self.guides.append(Guide(changes, regions, chosen.how))
-
-    def _flat(self, latent: torch.Tensor) -> torch.Tensor:
-        return latent.squeeze(2) if self.frame else latent
+            seen = look(self.rows, probes, [c for c in changes if c.name not in given], steering.watched)
+            within = None if mask is None else _flat(mask)[min(i, len(mask) - 1)].amax(0)
+            self.guides.append(Guide(changes, {**given, **regions_of(seen, chosen, within)}, chosen.how))
 
     def estimate(self, x: torch.Tensor, sigma: float, own=None) -> torch.Tensor:
         """D^ for x at one noise level; ``own`` is the sampler's own estimate, taken as the base where it is given."""
-        shape, x = x.shape, self._flat(x)
-        share = sum(level > sigma for level in self.levels[:-1]) / max(1, len(self.levels) - 1)
+        shape, x, steps = x.shape, _flat(x), len(self.levels) - 1
+        done = sum(level > sigma for level in self.levels[:-1])
+        unions = [torch.zeros_like(x[0, 0]) if g.union is None else g.union.to(x) for g in self.guides]
         # Where nothing changes the sampler is on the source's path already, whatever noise it has added since.
         path = noised(self.latent, self.noise, sigma, self.flow)
-        path = torch.stack([
-            here if guide.union is None else guide.union.to(x) * one + (1.0 - guide.union.to(x)) * here
-            for here, one, guide in zip(x, path, self.guides)
-        ])  # fmt: skip
-        rows = self.guides[0].rows(share)
-        found = dict(zip(rows, self.rows(x, sigma, rows)))
+        path = torch.stack([w * there + (1.0 - w) * here for w, there, here in zip(unions, path, x)])
+        rows = self.guides[0].rows(done / steps)
+        found = {}
+        if own is None or len(rows) > 1:
+            found = dict(zip(rows, self.rows(x, sigma, rows)))
         if own is None:
-            source = self.rows(path, sigma, [0])[0]
+            base, source = found[0], self.rows(path, sigma, [0])[0]
         else:
-            found[0], source = (self._flat(own(t.reshape(shape))) for t in (x, path))
+            base, source = (_flat(own(latent.reshape(shape))) for latent in (x, path))
+        # What the model cannot draw of the source has no place in what is new once only details are left.
+        last = self.levels[-1] == 0.0 and sigma <= self.levels[-2]
         out = []
-        for i, guide in enumerate(self.guides):
+        for i, (guide, union) in enumerate(zip(self.guides, unions)):
             one = slice(i, i + 1)
-            target = guide(x[one], {row: estimate[one] for row, estimate in found.items()}, share)
+            estimates = {row: estimate[one] for row, estimate in found.items()}
+            target = base[one]
+            if estimates:
+                # The sampler's own estimate may be of another caption, or with a negative one.
+                target = target + (guide(x[one], estimates, done / steps) - estimates[0])
             if not torch.isfinite(target).all():
                 raise CounterfactError(
-                    f"the step at noise level {sigma:.3g} gave numbers that are not finite; lower the strength or use "
-                    "fp32"
+                    f"step {min(done + 1, steps)} of {steps} gave numbers that are not finite; lower the strength or "
+                    "use fp32"
                 )
-            union = torch.zeros_like(x[0, 0]) if guide.union is None else guide.union.to(x)
-            # What the model cannot draw of the source has no place in what is new once only details are left.
-            kept = (1.0 - union) if sigma <= self.levels[-2] else 1.0
-            followed = target + kept * (self.latent[one] - source[one])
+            followed = target + ((1.0 - union) if last else 1.0) * (self.latent[one] - source[one])
             if self.preserve and guide.union is not None:
                 followed = union * followed + (1.0 - union) * self.latent[one]
             out.append(followed)
         return torch.cat(out).reshape(shape)
 
 
-def steered(model, clip, plan, chosen: Settings, seed: int, regions=None, alone: bool = False):
-    """A clone of a MODEL that samples the counterfactual of whatever latent a sampler is given.
+def _flat(latent: torch.Tensor) -> torch.Tensor:
+    """[B, C, h, w] of the latents of video models too, which have a dimension for frames."""
+    return latent.squeeze(2) if latent.ndim == 5 else latent
 
-    Parameters
-    ----------
-    alone : take the factual caption as the base, not the sampler's own conditioning
-    """
+
+def unsteered(model) -> None:
+    """Raise CounterfactError for a MODEL that draws counterfactuals already."""
+    if model.get_wrappers(comfy.patcher_extension.WrappersMP.PREDICT_NOISE, KEY):
+        raise CounterfactError(
+            "model: it comes from Apply CSG to Model and draws a counterfactual already; connect the model before that "
+            "node, and put several changes into one plan"
+        )
+
+
+def steered(model, clip, plan, chosen: Settings, seed: int, regions=None, alone: bool = False):
+    """A clone of a MODEL that samples the counterfactual of whatever latent a sampler is given; see Steering."""
+    unsteered(model)
     steering = Steering(model, clip, plan, chosen, seed, regions, alone)
     patched = model.clone()
     kinds = comfy.patcher_extension.WrappersMP

@@ -7,7 +7,8 @@ Source of the idea of token maps: Hertz et al. 2022 (prompt-to-prompt), equation
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 
@@ -24,6 +25,11 @@ class AttentionMaps:
     watched : mapping from a row (index of a caption in a batched call) to what to watch there, by concept: one span of
         tokens, or several where a text is encoded more than once
     grid : (height, width) of the latent; maps of coarser layers are enlarged to it
+
+    Attributes
+    ----------
+    finest : layers finer than the latent divided by this are passed over: of several resolutions the finest looks at
+        texture rather than at things
     """
 
     def __init__(self, watched: Mapping[int, Mapping[str, Span | Sequence[Span]]], grid: Shape) -> None:
@@ -32,6 +38,18 @@ class AttentionMaps:
         # Sums [phrases of the row, h, w] and how many layers went into them, by row and shape of the layer.
         self.sums: dict[tuple[int, Shape], torch.Tensor] = {}
         self.counts: dict[tuple[int, Shape], int] = {}
+        self.finest = 2
+
+    @contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """Within this context an exception leaves the maps as they were before."""
+        # Sums are replaced, never changed in place.
+        sums, counts = dict(self.sums), dict(self.counts)
+        try:
+            yield
+        except BaseException:
+            self.sums, self.counts = sums, counts
+            raise
 
     def add(
         self,
@@ -55,10 +73,9 @@ class AttentionMaps:
         shape : (height, width) with height * width = N
         first : position among the keys of the first token of each row's text, 0 if not given
         mask : added to the logits, or False where a key is hidden; [R * B or 1, heads or 1, N or 1, T]
-        fine : count a layer that is finer than half the latent too, which is passed over otherwise
+        fine : count the layer whatever its resolution
         """
-        # Of several resolutions the finest looks at texture rather than at things.
-        if 2 * shape[0] > self.grid[0] + 1 and not fine:
+        if self.finest * shape[0] >= self.grid[0] + self.finest and not fine:
             return
         q, k = (t if t.ndim == 4 else t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k))
         count = len(rows)

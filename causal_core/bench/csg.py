@@ -11,7 +11,7 @@ import argparse
 import json
 import multiprocessing
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -161,13 +161,14 @@ def attribute_accuracy(
 
 @dataclass(frozen=True)
 class Bench:
-    """What one process needs to score scenes."""
+    """What one process needs to score scenes; ``methods`` are those to run, ours, its ablations and baselines."""
 
     model: DemoModel
     reader: Reader
     world: World
     steps: int
     settings: Settings
+    methods: Sequence[str] = ()
 
     def picture(self, latent: torch.Tensor) -> np.ndarray:
         """uint8 [H, W, 3] of a latent [1, C, h, w]."""
@@ -191,10 +192,14 @@ class Bench:
         pictures, spent = {}, {}
         ours = Ours(setting)
         for name, variant in variants(self.settings).items():
+            if name not in self.methods:
+                continue
             done = ours(variant)
             pictures[name] = self.composited(done, factual) if variant.composite else self.picture(done.latent)
             spent[name] = done.rows_per_step, done.evaluations
         for name, method in BASELINES.items():
+            if name not in self.methods:
+                continue
             done = edited(method, setting)
             pictures[name], spent[name] = self.picture(done.latent), (done.rows_per_step, done.evaluations)
         encoded = self.model.latents.encode(from_uint8(truth[None]))
@@ -231,10 +236,18 @@ class Bench:
 _BENCH: dict[str, Bench] = {}
 
 
-def start_process(weights: Path, reader: Path, world: str, steps: int, settings: Settings, threads: int) -> None:
+def start_process(
+    weights: Path,
+    reader: Path,
+    world: str,
+    steps: int,
+    settings: Settings,
+    threads: int,
+    methods: Sequence[str] = (),
+) -> None:
     """Load everything once in this process; arguments as the first one of :func:`run`."""
     torch.set_num_threads(threads)
-    _BENCH["here"] = Bench(DemoModel.load(weights), Reader.load(reader), get_world(world), steps, settings)
+    _BENCH["here"] = Bench(DemoModel.load(weights), Reader.load(reader), get_world(world), steps, settings, methods)
 
 
 def worker() -> Bench:
@@ -253,7 +266,7 @@ def run(start: tuple, n: int, seed: int, axioms: int, processes: int = 1) -> dic
 
     Parameters
     ----------
-    start : weights, reader, name of the world, steps, settings, threads of each process
+    start : weights, reader, name of the world, steps, settings, threads of each process, methods
     n : scenes
     axioms : on how many of them composition and reversibility are measured
     """
@@ -318,7 +331,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--weights", type=Path, help="weights of the text-to-image model; the bundled ones without it")
     parser.add_argument("--reader", type=Path, default=WEIGHTS, help="weights of the reader")
-    parser.add_argument("--axioms", type=int, default=20, help="scenes for composition and reversibility")
+    everything = [*variants(Settings()), *BASELINES]
+    parser.add_argument(
+        "--methods", nargs="*", choices=everything, default=everything, metavar="METHOD",
+        help=f"beside ours, of {', '.join(everything[1:])}; all if not given",
+    )  # fmt: skip
+    parser.add_argument("--axioms", type=int, default=10, help="scenes for composition and reversibility")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of each process")
     parser.add_argument("--processes", type=int, default=1, help="processes that share the scenes")
     parser.add_argument("--json", type=Path, help="write the metrics to this file")
@@ -333,7 +351,7 @@ def main(args: argparse.Namespace) -> int:
     settings = Settings(strength=args.strength)
     weights = args.weights or weights_path("micro")
     started = time.perf_counter()
-    start = weights, args.reader, "cottage", args.steps, settings, args.threads
+    start = weights, args.reader, "cottage", args.steps, settings, args.threads, ("ours", *args.methods)
     metrics = run(start, args.n, args.seed, args.axioms, args.processes)
     bench = worker()
     if args.attributes:
@@ -344,6 +362,7 @@ def main(args: argparse.Namespace) -> int:
         "n": args.n,
         "seed": args.seed,
         "steps": args.steps,
+        "axioms": args.axioms,
         "settings": asdict(settings),
         "attributes": args.attributes,
         "seconds": round(time.perf_counter() - started, 1),

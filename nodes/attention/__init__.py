@@ -24,10 +24,12 @@ class Adapter(Protocol):
     ----------
     width : numbers a text token has, None where the network does not say
     cuts_template : whether the text encoder drops the tokens before the user's text from what it made of them
+    several_sizes : whether some layers see the picture coarser than others
     """
 
     width: int | None
     cuts_template: bool
+    several_sizes: bool
 
     def __init__(self, base: comfy.model_base.BaseModel) -> None: ...
 

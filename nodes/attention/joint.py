@@ -32,6 +32,7 @@ class Transformer:
 
     networks: tuple[type[torch.nn.Module], ...] = ()
     cuts_template = False
+    several_sizes = False
 
     def __init__(self, base: comfy.model_base.BaseModel) -> None:
         self.network = base.diffusion_model

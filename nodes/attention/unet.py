@@ -34,6 +34,7 @@ class UNet:
     """See :class:`nodes.attention.Adapter`."""
 
     cuts_template = False
+    several_sizes = True
 
     def __init__(self, base: comfy.model_base.BaseModel) -> None:
         self.sites = sites(base.diffusion_model)

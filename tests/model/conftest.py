@@ -86,6 +86,31 @@ def comfy_model(pack, weights) -> SimpleNamespace:
     return SimpleNamespace(model=model, clip=clip, vae=vae)
 
 
+@pytest.fixture(scope="session")
+def scene(pack, comfy_model) -> SimpleNamespace:
+    """Two scenes, their latents, and plans for the first: do(season = winter), and nothing at all."""
+    import numpy as np
+    import torch
+
+    world, plans = pack("causal_core.worlds").get_world("cottage"), pack("causal_core.plan")
+    with torch.inference_mode():
+        drawn = [world.sample(seed) for seed in (302, 71)]
+        images = torch.from_numpy(np.stack([world.render(one, 64) for one in drawn])).float() / 255
+        latents = comfy_model.vae.encode(images)
+    graph = world.scene_graph(drawn[0])
+    return SimpleNamespace(
+        latent={"samples": latents[:1]}, batch={"samples": latents}, images=images, graph=graph, world=world,
+        plan=plans.propagate(graph, plans.Intervention({"season": "winter"})),
+        null=plans.propagate(graph, plans.Intervention({})),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def error(pack):
+    """What mistakes raise."""
+    return pack("causal_core.errors").CounterfactError
+
+
 @pytest.fixture(autouse=True)
 def inference_mode():
     """ComfyUI runs every node in it."""

@@ -520,8 +520,21 @@ def test_phrases_are_found_in_what_comfyui_makes_of_a_text(pack, models, winter,
 
 def test_phrases_of_the_bundled_model_and_of_unknown_families(pack, comfy_model, winter):
     module, captions = pack("nodes.denoise"), pack("causal_core.guidance.captions")
+    watched, plans = pack("nodes.phrases").watched_tokens, pack("causal_core.plan")
+    world = pack("causal_core.worlds").get_world("cottage")
+    known = plans.propagate(world.scene_graph(world.sample(302)), plans.Intervention({"season": "winter"}))
+    guider = module.Captions(comfy_model.model, module.encode(comfy_model.clip, captions.captions(known)))
+    found = watched(guider, comfy_model.clip, known)
+    assert {row: len(names) for row, names in found.items() if row} == dict.fromkeys(range(1, len(found)), 1)
+    for row, values in enumerate(captions.caption_values(known)):
+        text = module.token_ids(comfy_model.clip, captions.captions(known)[row])
+        for name, phrase in captions.phrases(known, values).items():
+            for start, end in found[row].get(name, ()):
+                assert text[start:end] == module.token_ids(comfy_model.clip, phrase)[1 : 1 + end - start]
+
+    # Neither "large" nor "size" is among its words.
     guider = module.Captions(comfy_model.model, module.encode(comfy_model.clip, captions.captions(winter)))
-    found = pack("nodes.phrases").watched_tokens(guider, comfy_model.clip, winter)
-    assert found[1]["sky"] == [(1, 3)] and found[2]["size"] == [(3, 5)]
+    with pytest.raises(pack("causal_core.errors").CounterfactError, match='change size: phrase "large size" has no to'):
+        watched(guider, comfy_model.clip, winter)
     guider.attention = None
-    assert pack("nodes.phrases").watched_tokens(guider, comfy_model.clip, winter) == {}
+    assert watched(guider, comfy_model.clip, winter) == {}

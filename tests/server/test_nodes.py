@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -10,10 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from causal_core.comfyui.convert import ui_to_api
-from causal_core.comfyui.demo import set_input
 from causal_core.errors import CounterfactError
 
 IDS = {
@@ -24,42 +20,22 @@ GOLDEN = Path(__file__).parents[1] / "data" / "object_info.json"
 
 
 @pytest.fixture(scope="module")
-def infos(server):
+def infos(object_info):
     """Definitions of our nodes as the server tells them."""
-    return {name: node for name, node in server.client().object_info().items() if name.startswith("Causal")}
+    return {name: node for name, node in object_info.items() if name.startswith("Causal")}
 
 
 @pytest.fixture
-def quickstart(client, pack_root):
-    """A fresh copy of the quickstart in API format."""
-    workflow = json.loads((pack_root / "workflows" / "quickstart.json").read_text(encoding="utf-8"))
-    return ui_to_api(workflow, client.object_info())
+def quickstart(template):
+    """A fresh copy of the quickstart."""
+    return template("quickstart")
 
 
 @pytest.fixture
 def short(quickstart):
     """The quickstart without reading, and with few steps."""
-    set_input(quickstart, "CausalConceptExtractor.mode=keep given values")
-    set_input(quickstart, "CausalCSGSampler.steps=4")
+    quickstart.set("CausalConceptExtractor.mode=keep given values", "CausalCSGSampler.steps=4")
     return quickstart
-
-
-def node_id(prompt, name):
-    """The id of the only node with this title or class."""
-    titled = [key for key, node in prompt.items() if name in (node["_meta"]["title"], node["class_type"])]
-    assert len(titled) == 1
-    return titled[0]
-
-
-def pictures(client, prompt, entry, title):
-    """What a Save Image or Preview Image node shows, uint8 arrays."""
-    found = entry["outputs"][node_id(prompt, title)]["images"]
-    return [np.array(Image.open(io.BytesIO(client.view(**image))).convert("RGB")) for image in found]
-
-
-def document(prompt, entry, name, key):
-    """The JSON document that a node showed."""
-    return json.loads(entry["outputs"][node_id(prompt, name)][key][0])
 
 
 def test_all_nodes_are_there_as_promised(infos):
@@ -92,90 +68,74 @@ def test_every_node_has_a_help_page_of_all_its_slots_and_defaults(client, infos)
                 assert re.search(default, row), f"{name}.md: {slot} has another default"
 
 
-def test_workflows_are_in_the_template_browser(client, pack_root):
-    ours = {file.stem for file in (pack_root / "workflows").glob("*.json")}
-    assert "quickstart" in ours and set(client.get("/workflow_templates")["counterfact"]) == ours
-
-
 def test_the_pack_hardly_delays_the_start(start_log):
     seconds = re.search(r"([\d.]+) seconds: \S*counterfact", start_log)
     assert seconds and float(seconds[1]) < 0.3
     assert "Traceback" not in start_log and "comfy_entrypoint" not in start_log
 
 
-def test_quickstart_is_laid_out_and_has_default_settings(pack_root, infos, quickstart):
-    nodes = json.loads((pack_root / "workflows" / "quickstart.json").read_text(encoding="utf-8"))["nodes"]
-    boxes = [(x, y - 30, x + w, y + h) for x, y, w, h in ((*node["pos"], *node["size"]) for node in nodes)]
-    for i, (left, top, right, bottom) in enumerate(boxes):
-        for other in boxes[:i]:
-            assert right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top, nodes[i]["type"]
-    sampler = quickstart[node_id(quickstart, "CausalCSGSampler")]["inputs"]
-    for specs in infos["CausalCSGSampler"]["input"].values():
-        for name, (_, options) in specs.items():
-            assert "default" not in options or sampler[name] == options["default"], name
-
-
-def test_quickstart_from_end_to_end(client, quickstart):
+def test_quickstart_from_end_to_end(quickstart):
     events = []
-    entry = client.run(quickstart, lambda kind, data: events.append((kind, data)), timeout=300)
+    quickstart.run(lambda kind, data: events.append((kind, data)), timeout=300)
     factual, found, truth = (
-        pictures(client, quickstart, entry, title)[0] for title in ("Factual", "Counterfactual", "True counterfactual")
+        quickstart.pictures(title)[0] for title in ("Factual", "Counterfactual", "True counterfactual")
     )
     assert factual.shape == found.shape == truth.shape == (64, 64, 3)
     before, after = (np.square(picture - truth.astype(float)).mean() for picture in (factual.astype(float), found))
     assert after < before / 2, "the counterfactual is much closer to the truth than the source is"
-    report = document(quickstart, entry, "CausalCSGSampler", "counterfact_report")
-    plan = document(quickstart, entry, "CausalPropagate", "counterfact_plan")
+    report = quickstart.document("CausalCSGSampler", "counterfact_report")
+    plan = quickstart.document("CausalPropagate", "counterfact_plan")
     assert report["do"] == plan["do"] == {"season": "winter"}
     assert {"season", "ground", "foliage"} <= {item["name"] for item in report["affected"]}
     assert {"house", "car", "layout"} <= set(report["invariant"])
-    assert len(pictures(client, quickstart, entry, "Masks")) == len(report["affected"])
-    graph = pictures(client, quickstart, entry, "CausalPreviewGraph")[0]
-    assert graph.shape[1] == 1024 and document(quickstart, entry, "CausalPreviewGraph", "counterfact_graph")["edges"]
+    masks = quickstart.pictures("Masks")
+    assert len(masks) == len(report["affected"])
+    outside = np.max(masks, 0) == 0
+    assert outside.any() and np.array_equal(found[outside], factual[outside])
+    graph = quickstart.pictures("CausalPreviewGraph")[0]
+    assert graph.shape[1] == 1024 and quickstart.document("CausalPreviewGraph", "counterfact_graph")["edges"]
     steps = [data["nodes"] for kind, data in events if kind == "progress_state"]
-    sampler = node_id(quickstart, "CausalCSGSampler")
+    sampler = quickstart.node("CausalCSGSampler")
     assert len({nodes[sampler]["value"] for nodes in steps if sampler in nodes}) > 5
 
 
-def test_another_question_gives_another_picture_and_repeats_only_what_follows(client, short):
-    first = client.run(short, timeout=120)
+def test_another_question_gives_another_picture_and_repeats_only_what_follows(short):
+    titles = "Factual", "Counterfactual", "True counterfactual"
     events = []
-    set_input(short, "CausalDoIntervention.do=time = night")
-    second = client.run(short, lambda kind, data: events.append((kind, data)), timeout=120)
+    first = [short.run().pictures(title)[0] for title in titles]
+    short.set("CausalDoIntervention.do=time = night")
+    short.run(lambda kind, data: events.append((kind, data)))
+    second = [short.pictures(title)[0] for title in titles]
     cached = next(data["nodes"] for kind, data in events if kind == "execution_cached")
-    assert {node_id(short, name) for name in ("CausalLoadDemoModel", "CausalGraphBuilder", "VAEEncode")} <= set(cached)
-    images = [[pictures(client, short, entry, title)[0] for entry in (first, second)]
-              for title in ("Factual", "Counterfactual", "True counterfactual")]  # fmt: skip
-    (a, b), (c, d), (e, f) = images
-    assert np.array_equal(a, b) and not np.array_equal(c, d) and not np.array_equal(e, f)
-    assert document(short, second, "CausalCSGSampler", "counterfact_report")["do"] == {"time": "night"}
+    assert {short.node(name) for name in ("CausalLoadDemoModel", "CausalGraphBuilder", "VAEEncode")} <= set(cached)
+    assert [np.array_equal(a, b) for a, b in zip(first, second)] == [True, False, False]
+    assert short.document("CausalCSGSampler", "counterfact_report")["do"] == {"time": "night"}
 
 
-def test_setting_nothing_gives_the_source(client, short):
-    set_input(short, "CausalDoIntervention.do=")
-    entry = client.run(short, timeout=120)
-    report = document(short, entry, "CausalCSGSampler", "counterfact_report")
+def test_setting_nothing_gives_the_source(short):
+    short.set("CausalDoIntervention.do=")
+    short.run()
+    report = short.document("CausalCSGSampler", "counterfact_report")
     assert report["affected"] == [] and report["max_latent_error_outside"] < 1e-3
-    factual, truth = (pictures(client, short, entry, title)[0] for title in ("Factual", "True counterfactual"))
-    assert np.array_equal(factual, truth)
+    factual, found, truth = (short.pictures(title)[0] for title in ("Factual", "Counterfactual", "True counterfactual"))
+    assert np.array_equal(factual, truth) and np.array_equal(factual, found)
 
 
 def test_interrupted_run_leaves_the_server_usable_and_the_same_seed_gives_the_same_picture(client, short):
-    first = client.run(short, timeout=120)
+    first = short.run().pictures("Counterfactual")[0]
     client._call("POST", "/free", json={"unload_models": True, "free_memory": True})
-    sampler = node_id(short, "CausalCSGSampler")
+    sampler = short.node("CausalCSGSampler")
 
     def stop(kind, data):
         if kind == "progress_state" and data["nodes"].get(sampler, {}).get("value", 0) >= 2:
             client.interrupt()
 
-    set_input(short, "CausalCSGSampler.steps=60")
+    short.set("CausalCSGSampler.steps=60")
     with pytest.raises(CounterfactError, match="the run was interrupted"):
-        client.run(short, stop, timeout=120)
-    set_input(short, "CausalCSGSampler.steps=4")
-    second = client.run(short, timeout=120)
-    assert sampler not in dict(second["status"]["messages"])["execution_cached"]["nodes"]
-    assert np.array_equal(*(pictures(client, short, entry, "Counterfactual")[0] for entry in (first, second)))
+        short.run(stop)
+    short.set("CausalCSGSampler.steps=4")
+    assert np.array_equal(short.run().pictures("Counterfactual")[0], first)
+    assert sampler not in dict(short.entry["status"]["messages"])["execution_cached"]["nodes"]
 
 
 def without_traceback(server):
@@ -188,11 +148,11 @@ def without_traceback(server):
     ("CausalConceptExtractor.typed=car: red, red", r"typed: .*lists a value twice"),
     ("CausalPropagate.consequences=car = none", r"'car' does not follow from do\(season = winter\)"),
 ])  # fmt: skip
-def test_mistakes_are_told_in_plain_words_every_time(client, server, short, change, message):
-    set_input(short, change)
+def test_mistakes_are_told_in_plain_words_every_time(server, short, change, message):
+    short.set(change)
     for _ in range(2):  # nothing of a failed run may be taken for its result
         with pytest.raises(CounterfactError, match=message):
-            client.run(short, timeout=60)
+            short.run()
     assert without_traceback(server)
 
 
@@ -212,14 +172,10 @@ def test_mistake_of_an_output_node_is_told(client, server):
     assert without_traceback(server)
 
 
-def test_wrong_kind_of_latent_is_told(client, server, short):
-    empty = {
-        "class_type": "EmptyLatentImage",
-        "inputs": {"width": 64, "height": 64, "batch_size": 1},
-        "_meta": {"title": ""},
-    }
-    short["90"] = empty
-    short[node_id(short, "CausalCSGSampler")]["inputs"]["latent"] = ["90", 0]
+def test_wrong_kind_of_latent_is_told(server, short):
+    empty = {"width": 64, "height": 64, "batch_size": 1}
+    short.prompt["90"] = {"class_type": "EmptyLatentImage", "inputs": empty, "_meta": {"title": ""}}
+    short.prompt[short.node("CausalCSGSampler")]["inputs"]["latent"] = ["90", 0]
     with pytest.raises(CounterfactError, match="failed: latent: .*24 channels"):
-        client.run(short, timeout=60)
+        short.run()
     assert without_traceback(server)

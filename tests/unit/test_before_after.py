@@ -1,18 +1,20 @@
-"""The picture of a report."""
+"""The pictures of a report: before and after, and all regions on one picture."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from causal_core.draw import BLUE, CHANGED, HEAT, INTERVENED, KEPT, STEADY, VERMILLION, ReportRow, before_after
+from causal_core.draw import BLUE, CHANGED, INTERVENED, KEPT, STEADY, VERMILLION
+from causal_core.draw_regions import ANGLES, COLOURS, MOST, overlay
+from causal_core.draw_report import HEAT, ReportRow, before_after
 from causal_core.errors import CounterfactError
 
 ROWS = [
-    ReportRow("season", "summer", "winter", 0.4, None, "intervened"),
-    ReportRow("pond", "open", "frozen", 0.1, None, "descendant"),
-    ReportRow("weather", "clear", "clear", None, 0.003, "descendant"),
-    ("car", "red", "red", None, 0.012),
+    ReportRow("season", "summer", "winter", 0.4, "winter", "intervened"),
+    ReportRow("pond", "open", "frozen", 0.1, "open", "descendant"),
+    ReportRow("weather", "clear", "clear", None, None, "descendant"),
+    ("car", "red", "red", None, "red"),
 ]
 
 
@@ -86,7 +88,7 @@ def test_more_of_everything_is_higher(pictures, region):
 
 def test_long_lists_are_cut(pictures, region):
     regions = {f"c{i}": region for i in range(60)}
-    rows = [ReportRow("name " * 16, "before " * 11, "after " * 13, 0.5, 1.0, "descendant")] * 300
+    rows = [ReportRow("name " * 16, "before " * 11, "after " * 13, 0.5, "read " * 16, "descendant")] * 300
     picture = before_after(*pictures, regions, rows, "title " * 40, 512)
     assert picture.width == 512 and picture.height < 2000
 
@@ -108,3 +110,76 @@ def test_bad_input_is_named(pictures, change, message):
     given = {"source": pictures[0], "edited": pictures[1], "regions": {}, "rows": [], **change}
     with pytest.raises(CounterfactError, match=message):
         before_after(**given)
+
+
+def table_pixels(pictures, colour: str, seen: str | None) -> int:
+    """How many pixels of a table's last column have this colour."""
+    picture = before_after(*pictures, {}, [ReportRow("pond", "open", "frozen", 0.1, seen)])
+    return int(near(np.asarray(picture)[-80:, 820:], colour, 40).sum())
+
+
+def test_what_was_read_again_is_ticked_or_crossed(pictures):
+    assert table_pixels(pictures, BLUE, "frozen") > 10 and not table_pixels(pictures, VERMILLION, "frozen")
+    assert table_pixels(pictures, VERMILLION, "open") > 10 and not table_pixels(pictures, BLUE, "open")
+    assert not table_pixels(pictures, VERMILLION, None) and not table_pixels(pictures, BLUE, None)
+
+
+class TestOverlay:
+    def test_small_pictures_are_enlarged(self, pictures, region):
+        drawn = overlay(pictures[0], {"pond": region})
+        assert drawn.shape == (341, 512, 3) and drawn.dtype == np.float32 and 0 <= drawn.min() and drawn.max() <= 1
+        assert np.array_equal(drawn, overlay(pictures[0], {"pond": region}))
+        large = np.full((700, 300, 3), 0.5)
+        assert overlay(large, {}).shape == large.shape
+
+    def test_each_region_has_its_colour_where_it_is(self, pictures, region):
+        other = np.flipud(region)
+        drawn = overlay(pictures[0], {"season": region, "pond": other})
+        both = 255 * drawn
+        upper, lower = (near(both, colour, 40).sum(1) for colour in COLOURS[:2])
+        middle = len(upper) // 2
+        assert upper[:middle].sum() > 300 > upper[middle:].sum() and lower[middle:].sum() > 300 > lower[:middle].sum()
+
+    def test_nothing_is_drawn_far_from_the_regions(self, pictures, region):
+        # The region ends two thirds down; the name is at it.
+        plain, drawn = overlay(pictures[0], {}), overlay(pictures[0], {"pond": region})
+        assert np.array_equal(plain[230:], drawn[230:]) and np.abs(plain - drawn)[:200].max() > 0.3
+
+    def test_an_empty_region_is_named(self, pictures, region):
+        plain, drawn = overlay(pictures[0], {}), overlay(pictures[0], {"wind": np.zeros((10, 15))})
+        assert (np.abs(plain - drawn).max(-1) > 0.1)[-30:, :150].any() and np.array_equal(plain[:-40], drawn[:-40])
+
+    def test_names_do_not_cover_each_other(self, region):
+        from causal_core.draw_regions import _places
+
+        regions = {f"concept {i}": region for i in range(12)}
+        boxes = [box for box, _ in _places(regions, (512.0, 341.0), []).values()]
+        for i, box in enumerate(boxes):
+            assert box.width / 2 <= box.x <= 512 - box.width / 2 and box.height / 2 <= box.y <= 341 - box.height / 2
+            for other in boxes[:i]:
+                apart = abs(box.x - other.x) >= (box.width + other.width) / 2
+                assert apart or abs(box.y - other.y) >= (box.height + other.height) / 2
+
+    def test_styles_differ_without_colour(self):
+        from causal_core.draw_regions import _style
+
+        assert len({_style(number) for number in range(MOST)}) == MOST
+        assert len({_style(number)[1] for number in range(8)}) == len(ANGLES)
+
+    @pytest.mark.parametrize("shape", [(200, 10, 3), (10, 200, 3), (1, 1, 3)])
+    def test_shapes(self, shape, region):
+        assert max(overlay(np.full(shape, 0.5), {"pond " * 16: region}).shape) == 512
+
+    def test_more_regions_than_can_be_told_apart_are_counted(self, pictures, region):
+        few, many = ({f"c{i}": region for i in range(n)} for n in (MOST, MOST + 5))
+        drawn = overlay(pictures[0], few), overlay(pictures[0], many)
+        changed = (np.abs(drawn[0] - drawn[1]) > 0.1).any(-1)
+        assert changed[-40:, :150].any()
+
+    @pytest.mark.parametrize("source, region, message", [
+        (np.zeros((8, 8)), np.ones((4, 4)), "source: a picture has the shape"),
+        (np.zeros((8, 8, 3)), np.ones((1, 4, 4)), "regions: the one of 'pond' has the shape"),
+    ])  # fmt: skip
+    def test_bad_input_is_named(self, source, region, message):
+        with pytest.raises(CounterfactError, match=message):
+            overlay(source, {"pond": region})

@@ -145,5 +145,5 @@ def test_a_run_prints_its_table_and_writes_its_metrics(tiny, tmp_path, capsys):
 
 
 def test_processes_share_the_scenes_and_change_no_number(tiny):
-    start = tiny, WEIGHTS, "cottage", 4, Settings(probes=1), 1
+    start = tiny, WEIGHTS, "cottage", 4, Settings(probes=1), 1, ("ours", "img2img")
     assert csg.run(start, 2, 7, 0, processes=2) == csg.run(start, 2, 7, 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 
 import pytest
@@ -50,7 +49,7 @@ def measured(unet, inputs):
 
     def run(arm=overhead.guided):
         with torch.inference_mode():
-            arms = (lambda: overhead.plain(unet, inputs), lambda: arm(unet, inputs))
+            arms = (lambda _: overhead.plain(unet, inputs), lambda watch: arm(unet, inputs, watch))
             return overhead.compare(*arms, 1, CPU, lambda: None)["extra_mb"]
 
     return run
@@ -89,8 +88,11 @@ def test_both_arms_are_one_model_and_self_attention_stays_on_the_fast_path(unet,
     monkeypatch.setattr(overhead, "STRENGTH", 0.0)
     monkeypatch.setattr(overhead, "blurred", lambda image, sigma: seen.append(image) or image)
     with torch.inference_mode():
-        plain, guided = overhead.plain(unet, inputs), overhead.guided(unet, inputs)
+        plain, watch = overhead.plain(unet, inputs), overhead.Stopwatch(CPU)
+        guided = overhead.guided(unet, inputs, watch)
     assert plain.isfinite().all() and plain.std() > 0
+    # Every layer of cross-attention, and the step at the end.
+    assert len(watch.laps) == len(before) / 2 + 1
     assert torch.equal(guided, plain[:1]) and len(seen) == 3 and all(image.max() > 0 for image in seen)
 
 
@@ -123,13 +125,13 @@ def test_stored_maps_of_all_tokens_show(measured, monkeypatch):
 
 
 def test_self_attention_that_is_not_fused_shows(measured):
-    def unfused(unet, inputs):
+    def unfused(unet, inputs, watch):
         before = unet.attn_processors
         unet.set_attn_processor({
             name: AttnProcessor() if ".attn1." in name else processor for name, processor in before.items()
         })  # fmt: skip
         try:
-            return overhead.guided(unet, inputs)
+            return overhead.guided(unet, inputs, watch)
         finally:
             unet.set_attn_processor(before)
 
@@ -138,24 +140,35 @@ def test_self_attention_that_is_not_fused_shows(measured):
 
 
 def test_ratios_are_those_of_pairs_in_changing_order(monkeypatch):
-    order, clock = [], itertools.chain([1.0, 1.5], [3.0, 2.0], [10.0, 11.0])
+    order, done = [], []
+    times = iter([(1.0, 0.0), (1.5, 0.3), (3.0, 0.4), (2.0, 0.0), (10.0, 0.0), (11.0, 0.5)])
     monkeypatch.setattr(overhead, "peak_bytes", lambda function, device: function() * 10**6)
-    monkeypatch.setattr(overhead, "timed", lambda function, device: (function() * next(clock), 7.0))
-    done = []
+    monkeypatch.setattr(overhead, "timed", lambda arm, device: arm(None) and overhead.Timing(*next(times), 7.0))
     found = overhead.compare(
-        lambda: order.append("one") or 1, lambda: order.append("other") or 1, 3, CPU, lambda: done.append(1)
-    )
+        lambda watch: order.append("one") or 1,
+        lambda watch: order.append("other") or 3,
+        3, CPU, lambda: done.append(1),
+    )  # fmt: skip
     assert order == ["one", "other"] + ["one", "other", "other", "one", "one", "other"] and len(done) == 8
-    assert found["time_ratio"] == 1.5 and found["extra_mb"] == 0
+    assert found["time_ratio"] == 1.5 and found["extra_mb"] == 2.0
     assert found["time_ratio_lowest"] == pytest.approx(1.1) and found["time_ratio_highest"] == 1.5
+    assert found["added_share"] == pytest.approx(0.2) and found["added_seconds"] == 0.4
     assert found["seconds_without"] == 2.0 and found["seconds_with"] == 3.0 and found["wall_seconds_with"] == 7.0
 
 
-def test_cpu_time_is_not_wall_time():
+def test_only_work_is_timed_and_what_is_added_apart():
     import time
 
-    busy, wall = overhead.timed(lambda: time.sleep(0.05), CPU)
-    assert wall >= 0.05 > busy
+    def arm(watch):
+        time.sleep(0.05)
+        for _ in range(2):
+            with watch:
+                sum(range(100_000))
+        sum(range(1_000_000))
+
+    found = overhead.timed(arm, CPU)
+    # Sleeping is no work, however busy the machine is.
+    assert 0 < found.added < found.work < found.wall - 0.045
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from causal_core.attention.spans import phrase_spans
+from causal_core.attention.spans import phrase_span, phrase_spans
 from causal_core.errors import CounterfactError
 
 START, END, PAD = "<start>", "<end>", "<pad>"
@@ -69,11 +69,27 @@ def test_a_first_word_may_be_spelled_in_another_way():
     assert read(tokenize, ["snow", "red car", "smoke"]) == ["s now", " red  car", " smoke"]
 
 
-@pytest.mark.parametrize(("room", "lost"), [(2, "red car"), (3, "red car"), (4, "smoke"), (5, "smoke")])
-def test_what_the_text_encoder_cuts_off_is_named(room, lost):
-    with pytest.raises(CounterfactError, match=f'phrase "{lost}" is cut off by the text encoder; use a shorter cap'):
-        phrase_spans(cut(room), ["snow", "red car", "smoke"])
-    assert phrase_spans(cut(6), ["snow", "red car", "smoke"]) == [(1, 2), (3, 5), (6, 7)]
+@pytest.mark.parametrize("room", [2, 3, 4, 5])
+def test_what_the_text_encoder_cuts_off_is_named(room):
+    phrases = ["snow", "red car", "smoke"]
+    whole = {2: 1, 3: 1, 4: 2, 5: 2}[room]
+    assert [phrase_span(cut(room), phrases, n) for n in range(whole)] == [(1, 2), (3, 5)][:whole]
+    for number in range(whole, 3):
+        lost = f'phrase "{phrases[number]}" is cut off by the text encoder; use a shorter caption'
+        with pytest.raises(CounterfactError, match=lost):
+            phrase_span(cut(room), phrases, number)
+    assert phrase_spans(cut(6), phrases) == [(1, 2), (3, 5), (6, 7)]
+
+
+def test_a_first_word_that_is_shorter_without_a_space_is_not_cut_off():
+    def tokenize(text):
+        # Byte-level vocabularies have some words only as they stand at the beginning of a text.
+        return [
+            token for word in re.findall(r" ?\w+|,", text) for token in ([" s", "now"] if word == " snow" else [word])
+        ]
+
+    assert phrase_spans(tokenize, ["snow", "red"]) == [(0, 1), (2, 3)]
+    assert phrase_spans(tokenize, ["red", "snow"]) == [(0, 1), (2, 4)]
 
 
 @pytest.mark.parametrize("phrase", ["", "  ", "?!"])
@@ -82,4 +98,18 @@ def test_a_phrase_without_tokens_is_named(phrase):
         return [START, *re.findall(r"\w+", text), END]
 
     with pytest.raises(CounterfactError, match="has no token that the text encoder knows; use other words"):
-        phrase_spans(tokenize, ["red car", phrase])
+        phrase_span(tokenize, ["red car", phrase], 1)
+
+
+def test_unknown_words_are_no_tokens_unless_known_ones_are_with_them():
+    known = {"red", "car", "snow"}
+
+    def tokenize(text):
+        # One token for every unknown word, after the mark of a new word, as SentencePiece has it for foreign scripts.
+        parts = re.findall(r"[^\s,]+|,", text)
+        return [t for p in parts for t in ([p] if p in known or p == "," else ["_", "<unknown>"])] + [END]
+
+    assert phrase_span(tokenize, ["red Auto", "snow"], 0) == (0, 3)
+    for phrases in (["Schnee", "red car"], ["red car", "roter Wagen"]):
+        with pytest.raises(CounterfactError, match="no token that the text encoder knows"):
+            phrase_spans(tokenize, phrases)

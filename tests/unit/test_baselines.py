@@ -1,0 +1,293 @@
+"""The baselines: exact where they promise it, confined where they have masks, counted one by one."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from causal_core.attention.capture import AttentionMaps
+from causal_core.bench.baselines import BASELINES, Setting, edited, latent_mask
+from causal_core.bench.baselines.caption_swap import edit_friendly
+from causal_core.bench.baselines.inpaint import inpaint_true_mask
+from causal_core.bench.baselines.prompt_to_prompt import Control, blend_mask, controlled, p2p, token_map
+from causal_core.bench.baselines.semantic import at_least_quantile, directions, leditspp, sega
+from causal_core.bench.baselines.setting import changed_phrases
+from causal_core.concepts import Concept, Concepts
+from causal_core.demo.config import DemoConfig
+from causal_core.demo.model import DemoModel
+from causal_core.demo.schedule import denoised, sampling_sigmas
+from causal_core.errors import CounterfactError
+from causal_core.graph import CausalGraph
+from causal_core.plan import Intervention, propagate
+
+STEPS = 6
+SIGMAS = sampling_sigmas(STEPS, 0.1).tolist()
+PHRASES = {"foliage": {"green": "green foliage", "bare": "bare"}, "car": {"red": "red car", "blue": "blue car"}}
+CONCEPTS = Concepts(
+    (
+        Concept("season", ("summer", "winter"), "summer"),
+        Concept("foliage", ("green", "bare"), "green", PHRASES["foliage"]),
+        Concept("car", ("red", "blue"), "red", PHRASES["car"]),
+    )
+)
+GRAPH = CausalGraph.from_edges([("season", "foliage")], concepts=CONCEPTS)
+CHANGED = propagate(GRAPH, Intervention({"season": "winter"}), {"foliage": "bare"})
+NULL = propagate(GRAPH, Intervention({}))
+INSIDE = torch.zeros(8, 8).index_fill(1, torch.tensor([0, 1, 2]), 1.0)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    config = DemoConfig("test", size=32, patch=4, latent_channels=8, widths=(32, 64), text_width=32, text_heads=2)
+    words = "summer winter season green bare foliage red blue car".split()
+    return DemoModel(config, words).eval().requires_grad_(False)
+
+
+def setting(model, plan=CHANGED, changed=INSIDE, **more):
+    x0 = 0.5 * torch.randn(1, 8, 8, 8, generator=torch.Generator().manual_seed(1))
+    return Setting(model, plan, x0, SIGMAS, 7, changed, **more)
+
+
+def far(found, x0):
+    return (found - x0).abs().max()
+
+
+NOTHING = torch.zeros(8, 8)
+
+
+@pytest.mark.parametrize("name", ["p2p", "sega", "leditspp", "inpaint_true_mask"])
+def test_a_plan_without_changes_returns_the_source(model, name):
+    null = setting(model, NULL, NOTHING)
+    assert far(edited(BASELINES[name], null).latent, null.x0) < 1e-5
+    changed = setting(model)
+    assert far(edited(BASELINES[name], changed).latent, changed.x0) > 1e-3
+
+
+def test_edit_friendly_is_exact_at_the_guidance_of_its_inversion(model):
+    null = setting(model, NULL)
+    assert far(edit_friendly(null, scale=1.0), null.x0) < 1e-5 < 1e-3 < far(edit_friendly(null), null.x0)
+
+
+@pytest.mark.parametrize("method", [sega, leditspp])
+def test_semantic_guidance_of_scale_0_returns_the_source(model, method):
+    s = setting(model)
+    assert far(method(s, scale=0.0), s.x0) < 1e-5 < 1e-3 < far(method(s, scale=3.0), s.x0)
+
+
+@pytest.mark.parametrize("name", list(BASELINES))
+def test_methods_are_deterministic_and_finite(model, name):
+    first, second = (edited(BASELINES[name], setting(model)).latent for _ in range(2))
+    assert torch.equal(first, second) and torch.isfinite(first).all() and first.shape == (1, 8, 8, 8)
+
+
+def test_evaluations_are_counted_as_if_each_method_did_its_own_inversion(model):
+    seen = []
+
+    def rows(texts):
+        denoise = setting(model).denoiser(texts)
+
+        def counted(x, sigma, chosen, maps=None):
+            seen.append(len(chosen))
+            return denoise(x, sigma, chosen, maps)
+
+        return counted
+
+    shared = setting(model, rows=rows)
+    # Two changed concepts: four edits, each with a row, beside the base and, for sega, the empty caption.
+    expected = {"img2img": (2, 8), "ddim": (2, 18), "p2p": (3, 24), "sega": (6, 42), "leditspp": (5, 36)}
+    expected |= {"edit_friendly": (2, 18), "inpaint_true_mask": (1, 6)}
+    for name, method in BASELINES.items():
+        outcome = edited(method, shared)
+        assert (outcome.rows_per_step, outcome.evaluations) == expected[name], name
+    # The factual and the empty inversion once each; p2p reads attention from the model itself.
+    shares = {"img2img": 8, "ddim": 18, "sega": 36, "leditspp": 30, "edit_friendly": 12, "inpaint_true_mask": 6}
+    assert sum(seen) == 2 * STEPS + sum(shares.values())
+
+
+# Semantic guidance on a denoiser with known answers: the estimate depends on the caption alone.
+
+
+def constant(texts, attention=False):
+    """The empty caption gives 0, winter 1 above and 0.1 below, summer the opposite; both are looked for on the left."""
+
+    def denoise(x, sigma, chosen, maps=None):
+        image = torch.full_like(x, 0.1)
+        image[..., :4, :] = 1.0
+        if maps is not None and attention:
+            left = torch.zeros(4, 4).index_fill(1, torch.tensor([0, 1]), 8.0)
+            q = torch.zeros(len(chosen), 16, 2)
+            q[..., 0] = left.flatten()
+            k = torch.zeros(len(chosen), 64, 2)
+            k[:, 1:3, 0] = 1.0
+            maps.add(q, k, 1, list(chosen), (4, 4))
+        value = {"": 0.0, "winter season": 1.0, "summer season": -1.0}
+        return torch.stack([value.get(texts[row], 0.25) * image for row in chosen])
+
+    return denoise
+
+
+WINTER = propagate(GRAPH, Intervention({"season": "winter"}))
+
+
+def test_sega_adds_each_edit_and_subtracts_its_opposite(model):
+    s = setting(model, WINTER, rows=constant)
+    plain = sega(s, scale=2.0, threshold=0.0, warmup=0.0, momentum=0.0) - s.x0
+    wanted = torch.full((1, 8, 8, 8), 0.4)
+    wanted[..., :4, :] = 4.0
+    assert torch.allclose(plain, wanted, atol=1e-5)
+    cut = sega(s, scale=2.0, threshold=0.5, warmup=0.0, momentum=0.0) - s.x0
+    assert torch.allclose(cut[..., :4, :], wanted[..., :4, :], atol=1e-5) and far(cut[..., 4:, :], 0) < 1e-5
+    # Momentum adds a tenth of the running mean of the steps before.
+    assert (sega(s, scale=2.0, threshold=0.0, warmup=0.0) - s.x0)[..., :4, :].min() > 4.01
+    assert far(sega(s, scale=2.0, threshold=0.0, warmup=1.0), s.x0) < 1e-5
+    late = sega(s, scale=2.0, threshold=0.0, warmup=0.8, momentum=0.5) - s.x0
+    early_only = sega(s, scale=2.0, threshold=0.0, warmup=0.8, momentum=0.0) - s.x0
+    assert (late - early_only)[..., :4, :].min() > 0.1, "momentum must gather during the warm-up"
+
+
+def test_ledits_acts_only_where_attention_and_size_agree(model):
+    s = setting(model, WINTER, rows=lambda texts: constant(texts, attention=True))
+    moved = leditspp(s, scale=1.0, threshold=0.5) - s.x0
+    assert torch.allclose(moved[..., :4, :4], torch.full((1, 8, 4, 4), 2.0), atol=1e-5)
+    assert far(moved[..., 4:, :], 0) < 1e-5 and far(moved[..., 5:], 0) < 1e-5
+
+
+def test_edits_and_their_thresholds():
+    assert directions(CHANGED) == [("winter season", 1), ("summer season", -1), ("bare", 1), ("green foliage", -1)]
+    size = torch.arange(100.0).view(1, 10, 10)
+    assert at_least_quantile(size, 0.9).sum() == 10 and at_least_quantile(size, 0.0).all()
+
+
+# Prompt-to-prompt.
+
+
+def test_p2p_with_the_same_caption_returns_the_source_without_any_blend(model):
+    s = setting(model, NULL)
+    assert far(p2p(s, scale=1.0, blend_from=1.0), s.x0) < 1e-5
+    assert far(p2p(s, scale=3.0, blend_from=1.0), s.x0) > 1e-3
+
+
+def test_p2p_takes_its_attention_from_the_inverted_source(model, monkeypatch):
+    seen = []
+
+    def recording(unet, x, sigma, context):
+        seen.append(x)
+        return denoised(unet, x, sigma, context)
+
+    monkeypatch.setattr("causal_core.bench.baselines.prompt_to_prompt.denoised", recording)
+    s = setting(model)
+    p2p(s)
+    latents = s.trajectory(s.factual).latents
+    assert len(seen) == STEPS and all(torch.equal(x[0], latents[i][0]) for i, x in enumerate(seen))
+    assert far(seen[-1][1], seen[-1][0]) > 1e-3 and torch.equal(seen[-1][1], seen[-1][2])
+
+
+def test_p2p_replaces_attention_for_its_share_of_the_steps(model):
+    s = setting(model)
+    free = dict(scale=1.0, cross_replace=0.0, self_replace=0.0, blend_from=1.0)
+    assert torch.allclose(p2p(s, **free), edit_friendly(s, scale=1.0), atol=1e-5)
+    for one in ("cross_replace", "self_replace"):
+        assert far(p2p(s, **{**free, one: 0.4}), edit_friendly(s, scale=1.0)) > 1e-4
+
+
+def test_tokens_map_phrase_by_phrase(model):
+    tokenize = model.tokenizer.encode
+    before = {"season": "summer season", "foliage": "green foliage", "car": "red car"}
+    assert torch.equal(token_map(tokenize, before, before), torch.eye(64))
+    found = token_map(tokenize, before, {"season": "winter season", "foliage": "bare", "car": "red car"})
+    # <start> summer season green foliage red car <end>  ->  <start> winter season bare red car <end>
+    assert torch.equal(found[:8, :7].argmax(0), torch.tensor([0, 1, 2, 3, 5, 6, 7])) and found[4, 3] == 1
+    assert torch.allclose(found.sum(1)[8:], torch.ones(56)) and (found[:8, 7:] == 0).all()
+    wider = token_map(tokenize, {"foliage": "bare"}, {"foliage": "green foliage", "car": "red car"})
+    assert wider[1, 1] == wider[1, 2] == 0.5 and (wider[:, 3:5] == 0).all() and wider[2, 5] == 1
+
+
+def test_attention_control_is_the_published_formula(model):
+    attn = model.unet.down_blocks[1].attentions[0].transformer_blocks[0].attn2
+    generator = torch.Generator().manual_seed(3)
+    x, context = torch.randn(3, 16, 64, generator=generator), torch.randn(3, 64, 32, generator=generator)
+    tokens = token_map(model.tokenizer.encode, {"foliage": "bare"}, {"foliage": "green foliage", "car": "red car"})
+    maps = AttentionMaps({}, (8, 8))
+    out = Control(tokens, True, True, maps, 3)(attn, x, context)
+
+    def parts(t):
+        return t.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+
+    q, k, v = parts(attn.to_q(x)), parts(attn.to_k(context)), parts(attn.to_v(context))
+    probability = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
+    new = tokens.sum(0) == 0
+    probability[1] = torch.where(new, probability[1], probability[0] @ tokens)
+    wanted = attn.to_out[0]((probability @ v).transpose(1, 2).flatten(2))
+    assert torch.allclose(out, wanted, atol=1e-5)
+
+    own = model.unet.down_blocks[1].attentions[0].transformer_blocks[0].attn1
+    same = x.clone()
+    same[1] = x[0]
+    q, k, v = parts(own.to_q(same)), parts(own.to_k(same)), parts(own.to_v(x))
+    wanted = own.to_out[0](
+        (((q @ k.transpose(-1, -2)) / q.shape[-1] ** 0.5).softmax(-1) @ v).transpose(1, 2).flatten(2)
+    )
+    assert torch.allclose(Control(tokens, True, True, maps, 3)(own, x), wanted, atol=1e-5)
+    fine = Control(tokens, True, True, AttentionMaps({}, (4, 4)), 3)(own, x)
+    assert torch.allclose(fine, own(x), atol=1e-5), "self-attention as fine as the latent stays the target's own"
+
+
+def test_control_restores_the_processors(model):
+    before = model.unet.attn_processors
+    with pytest.raises(RuntimeError), controlled(model.unet, Control(torch.eye(64), True, True, None, 2)):
+        raise RuntimeError
+    assert model.unet.attn_processors == before
+
+
+def test_the_blend_takes_the_union_over_phrases_above_their_floor():
+    one, two = torch.full((8, 8), 0.5), torch.full((8, 8), 0.2)
+    one[1, 1], two[6, 6], two[6, 1] = 0.6, 0.4, 0.23
+    maps = SimpleNamespace(grid=(8, 8), watched={0: {"a": (1, 2)}, 1: {"b": (1, 2)}}, mean={"a": one, "b": two}.get)
+    wanted = torch.zeros(8, 8)
+    wanted[0:3, 0:3] = wanted[5:8, 5:8] = 1.0
+    assert torch.equal(blend_mask(maps, 0.3), wanted)
+    wanted[5:8, 0:3] = 1.0
+    assert torch.equal(blend_mask(maps, 0.1), wanted)
+
+
+def test_outside_its_blend_p2p_keeps_the_source_exactly(model, monkeypatch):
+    half = torch.zeros(8, 8).index_fill(0, torch.tensor([0, 1]), 1.0)
+    monkeypatch.setattr("causal_core.bench.baselines.prompt_to_prompt.blend_mask", lambda maps, threshold: half)
+    s = setting(model)
+    found = p2p(s)
+    assert torch.equal(found[..., 2:, :], s.x0[..., 2:, :]) and far(found[..., :2, :], s.x0[..., :2, :]) > 1e-3
+
+
+# Inpainting.
+
+
+def test_inpainting_keeps_the_outside_exactly(model):
+    s = setting(model)
+    found = inpaint_true_mask(s)
+    assert torch.equal(found[..., 3:], s.x0[..., 3:]) and far(found[..., :3], s.x0[..., :3]) > 0.1
+
+
+def test_inpainting_keeps_nothing_of_the_picture_inside_its_mask(model):
+    s = setting(model, changed=torch.ones(8, 8))
+    assert torch.equal(inpaint_true_mask(s), inpaint_true_mask(replace(s, x0=-s.x0)))
+
+
+def test_inpainting_without_a_mask_says_so(model):
+    with pytest.raises(CounterfactError, match="changed"):
+        inpaint_true_mask(setting(model, changed=None))
+
+
+def test_latent_masks_hold_every_changed_pixel():
+    changed = np.zeros((16, 32), dtype=bool)
+    changed[3, 4] = changed[15, 31] = True
+    found = latent_mask(changed, (4, 8))
+    assert found.sum() == 2 and found[0, 1] == found[3, 7] == 1
+
+
+def test_phrases_of_a_change_may_be_absent():
+    concepts = CONCEPTS.replace("foliage", value=None)
+    plan = propagate(CausalGraph.from_edges([], concepts=concepts), Intervention({"foliage": "bare"}))
+    assert changed_phrases(plan) == {"foliage": ("", "bare")} and directions(plan) == [("bare", 1.0)]
