@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 REPORT_WIDTH, GAP, CAPTION, SECTION, ROW = 1024.0, 16.0, 30.0, 50.0, 28.0
 COLUMNS = {"concept": 0.0, "before": 250.0, "after": 415.0, "region": 600.0, "seen": 790.0}  # of a report's table
-BAR = 110.0
+BAR, NOTE = 110.0, 24.0
 MAX_PANELS, MAX_ROWS = 24, 80
 TALL = 1.4  # largest height of a picture on a report, in widths of its column
 LEAST_SCALE = 0.15  # smaller differences are not blown up to the strongest colour
@@ -91,7 +91,7 @@ def before_after(
     rows: Sequence[ReportRow | tuple],
     title: str = "Counterfactual report",
     width: int = 1024,
-    note: str = "",
+    notes: Sequence[str] = (),
 ) -> Image.Image:
     """Draw what an edit did: both pictures, their difference, the region of each concept, and a table.
 
@@ -102,7 +102,7 @@ def before_after(
     rows : for each concept a :class:`ReportRow`, or a tuple of its fields
     title : such as the intervention
     width : pixels, 512 to 2048; the height follows
-    note : a line below the title
+    notes : lines below the table
 
     Returns
     -------
@@ -139,6 +139,7 @@ def before_after(
     table = _foot(placed, HEAD) + SECTION
     shown = rows[:MAX_ROWS]
     end = table + ROW * (len(shown) + (len(rows) > MAX_ROWS)) if rows else table - SECTION
+    below_table, end = end + NOTE, end + NOTE * len(notes)
 
     unit, room = width / REPORT_WIDTH, REPORT_WIDTH - 2 * MARGIN
     height = ceil(unit * (end + MARGIN))
@@ -148,9 +149,10 @@ def before_after(
     page.text((MARGIN, 44), title, 23, INK, room, bold=True)
     if rows:
         changed = sum(row.before != row.after for row in rows)
-        note = f"{changed} changed, {len(rows) - changed} kept" + (f"; {note}" if note else "")
+        page.text((MARGIN, 66), f"{changed} changed, {len(rows) - changed} kept", 13.5, MUTED, room)
         _table(page.moved(MARGIN, table), shown, len(rows) - len(shown), room)
-    page.text((MARGIN, 66), note, 13.5, MUTED, room)
+    for number, note in enumerate(notes):
+        page.text((MARGIN, below_table + NOTE * number), note, 13.5, INK, room)
     if parts:
         some = f", the first {len(parts)} of {len(regions)}" if len(parts) < len(regions) else ""
         page.text((MARGIN, below - 14), f"Regions{some}", 15, INK, room, bold=True)

@@ -36,10 +36,11 @@ def fingerprint(model) -> str:
     Weights are read where ComfyUI keeps the originals, so that it does not matter whether and how far a model is
     loaded; of each tensor a few numbers tell it from others. Of patches that are functions only the names count.
     """
-    digest = hashlib.sha256(type(model.model).__name__.encode())
+    kind, digest = type(model.model.model_config).__name__, hashlib.sha256()
     sampling = model.get_model_object("model_sampling")
     for told in _told(
         {
+            "kind": kind,
             "weights": dict(_weights(model)),
             "patches": model.patches,
             "options": model.model_options.get("transformer_options", {}),
@@ -49,7 +50,7 @@ def fingerprint(model) -> str:
         }
     ):
         digest.update(told)
-    return f"{type(model.model).__name__} {digest.hexdigest()[:8]}"
+    return f"{kind} {digest.hexdigest()[:8]}"
 
 
 def _weights(model) -> Iterator[tuple[str, torch.Tensor]]:

@@ -86,7 +86,7 @@ class CounterfactualReport(io.ComfyNode):
         ]  # fmt: skip
         drawn = before_after(
             before.cpu().numpy(), after.cpu().numpy(), {name: mask.cpu().numpy() for name, mask in regions.items()},
-            rows, str(plan.intervention), note="; ".join(measures(told)[:3]),
+            rows, str(plan.intervention), notes=measures(told),
         )  # fmt: skip
         image = torch.from_numpy(np.array(drawn)).float()[None] / 255
         document, text = write_report(told), table(plan, told)

@@ -61,10 +61,13 @@ def capturing(unet: Any, maps: AttentionMaps | None, rows: Sequence[int]) -> Ite
     if maps is None or not maps.watched:
         yield
         return
-    before = unet.attn_processors
-    shared = CaptureProcessor(maps, rows)
-    unet.set_attn_processor({name: shared if ".attn2." in name else p for name, p in before.items()})
+    layers = [module for name, module in unet.named_modules() if name.endswith(".attn2")]
+    before, shared = [layer.processor for layer in layers], CaptureProcessor(maps, rows)
+    # One by one: diffusers' own setter walks through every module of the network for each name.
+    for layer in layers:
+        layer.processor = shared
     try:
         yield
     finally:
-        unet.set_attn_processor(before)
+        for layer, processor in zip(layers, before):
+            layer.processor = processor

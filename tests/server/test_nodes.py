@@ -14,7 +14,8 @@ from causal_core.errors import CounterfactError
 
 IDS = {
     "CausalLoadDemoModel", "CausalDemoScene", "CausalConceptExtractor", "CausalGraphBuilder", "CausalDoIntervention",
-    "CausalPropagate", "CausalCSGSampler", "CausalPreviewGraph",
+    "CausalPropagate", "CausalCSGSampler", "CausalPreviewGraph", "CausalCSGInvert", "CausalRegions", "CausalSetRegion",
+    "CausalApplyCSG", "CausalCSGGuider", "CausalInstruction", "CausalPasteBack", "CausalCounterfactualReport",
 }  # fmt: skip
 GOLDEN = Path(__file__).parents[1] / "data" / "object_info.json"
 

@@ -80,10 +80,12 @@ def test_rows_look_like_cards():
 
 def test_more_of_everything_is_higher(pictures, region):
     heights = [
-        before_after(*pictures, regions, rows).height
-        for regions, rows in (({}, []), ({"pond": region}, []), ({"pond": region}, ROWS))
-    ]
-    assert heights[0] < heights[1] < heights[2]
+        before_after(*pictures, regions, rows, notes=notes).height
+        for regions, rows, notes in (
+            ({}, [], []), ({"pond": region}, [], []), ({"pond": region}, ROWS, []), ({"pond": region}, ROWS, ["done"])
+        )
+    ]  # fmt: skip
+    assert heights[0] < heights[1] < heights[2] < heights[3]
 
 
 def test_long_lists_are_cut(pictures, region):
