@@ -80,7 +80,7 @@ class CSGSampler(io.ComfyNode):
                 io.Int.Input(
                     "retries", default=0, min=0, max=MOST_RETRIES, optional=True, advanced=True,
                     tooltip="If the model does not recognise a new value in the edited picture, try again with more "
-                    "strength and wider regions, at most so many times. Each try takes as long as the first.",
+                    "strength and wider regions, at most so many times. Each try finds regions and samples again.",
                 ),
                 io.Boolean.Input(
                     "measure", default=False, optional=True, advanced=True,

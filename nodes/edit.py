@@ -122,7 +122,7 @@ class Run:
         -------
         latent as from a sampler, one Result a picture, facts for the report
         """
-        results, tries, composition = [], [], []
+        results, tries, composition, spent = [], [], [], []
         inverting, finding = self._counts()
         tried_most = 1 + min(retries, MOST_RETRIES)
         total = (inverting if self.trajectory is None else 0) + tried_most * (finding + self.steps)
@@ -142,6 +142,7 @@ class Run:
                         trajectory=kept, flow=self.guider.flow, **self._bounds(i, source, mask),
                     )  # fmt: skip
                     kept = result.trajectory
+                    spent.append(result.evaluations)
                     return result
 
                 if retries or measure:
@@ -160,7 +161,8 @@ class Run:
         samples = run(self.guider, self.latent, self.sigmas, edit, seed)
         facts: dict[str, Any] = {
             "max_latent_error_outside": max(error_outside(result) for result in results),
-            "evaluations_per_step": sum(result.evaluations for result in results) / self.images / self.steps,
+            # Of all tries; judging and measuring come on top.
+            "evaluations_per_step": sum(spent) / self.images / self.steps,
         }
         if tries:
             facts["tries"] = tries

@@ -2,11 +2,11 @@
 
 The source picture is followed without inversion: the noise that the sampler starts with makes a path x0 + sigma n on
 which the model's error r = x0 - D(x^source) is known, and the guided estimate becomes (FlowEdit, Kulikov et al., ICCV
-2025, equation 7, with a direction and a region a concept)
+2025, with a direction and a region for each concept)
 
     D^ = W (D* + r) + (1 - W) x0
 
-so that any sampler ends exactly in the source where W is 0, and a deterministic one everywhere if nothing is set.
+so that any sampler ends exactly in the source where W is 0.
 State lives in the options of one run, never in the MODEL.
 """
 

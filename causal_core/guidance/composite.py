@@ -126,7 +126,7 @@ def pixel_mask(
     --------
     >>> region = torch.tensor([[0.0, 1.0]])
     >>> pixel_mask([region], (4, 8), feather=2).mean(0)
-    tensor([0.0000, 0.0000, 0.3333, 0.6667, 1.0000, 1.0000, 1.0000, 1.0000])
+    tensor([0.0000, 0.0000, 0.0000, 0.3333, 0.6667, 1.0000, 1.0000, 1.0000])
     """
     regions, (height, width) = list(regions), size
     if not regions:

@@ -7,7 +7,7 @@
 >>> from causal_core.worlds import get_world
 >>> world = get_world("cottage")
 >>> scene = world.sample(302)
->>> plan = propagate(world.scene_graph(scene), Intervention({"lamp": "off"}))
+>>> plan = propagate(world.scene_graph(scene), Intervention({"lamp": "on"}))
 >>> found = edit(DemoModel.load(weights_path("micro")), world.render(scene, 64), plan, steps=4)
 >>> found.picture.shape, list(found.regions)
 ((64, 64, 3), ['lamp'])

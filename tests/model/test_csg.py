@@ -293,10 +293,13 @@ class TestChecks:
 
     def test_retries_push_further(self, pack, monkeypatch, sample):
         monkeypatch.setattr(pack("nodes.edit"), "margins", lambda *args: {"season": -0.5, "ground": float("nan")})
-        tries = sample(retries=2, strength=1.0, threshold=0.2).report["tries"][0]
+        report, once = sample(retries=2, strength=1.0, threshold=0.2).report, sample(strength=1.0, threshold=0.2).report
+        tries = report["tries"][0]
         assert [one["strength"] for one in tries] == pytest.approx([1.0, 1.3, 1.69])
         assert [one["threshold"] for one in tries] == pytest.approx([0.2, 0.15, 0.1125])
         assert tries[0]["margins"] == {"season": -0.5, "ground": None}
+        # The picture is inverted once.
+        assert report["evaluations_per_step"] == pytest.approx(3 * once["evaluations_per_step"] - 2)
 
     def test_what_shows_is_not_tried_again(self, pack, monkeypatch, sample):
         monkeypatch.setattr(pack("nodes.edit"), "margins", lambda *args: {"season": 0.1})
