@@ -376,18 +376,14 @@ def test_a_model_that_breaks_down_names_the_step(comfy_model, sample, error):
     assert min(levels) < 1.0
 
 
-def test_words_that_are_cut_off_cannot_change_anything(pack, scene, sample, error, caplog):
-    concepts, plans = pack("causal_core.concepts"), pack("causal_core.plan")
-
-    def plan(count):
-        long = [concepts.Concept(f"rest {i}", ("a",), "a", {"a": ("red house " * 19,)}) for i in range(count)]
-        graph = pack("causal_core.graph").CausalGraph(concepts.Concepts((*long, *scene.graph.concepts)))
-        return plans.propagate(graph, plans.Intervention({"season": "winter"}))
-
-    with pytest.raises(error, match="plan: words cannot change season: .*cut off by the text encoder"):
-        sample(plan=plan(2))
-    # Only what does not change is cut off.
-    assert sample(plan=plan(1)).masks.any()
+def test_words_that_the_model_does_not_know_cannot_change_anything(pack, scene, sample, error, caplog):
+    parse, plans = pack("causal_core.concepts").parse_concepts, pack("causal_core.plan")
+    concepts = pack("causal_core.concepts").Concepts((*scene.graph.concepts, *parse("ghost: qua, zim = qua")))
+    graph = pack("causal_core.graph").CausalGraph(concepts)
+    with pytest.raises(error, match='plan: words cannot change ghost: phrase "qua ghost" has no token'):
+        sample(plan=plans.propagate(graph, plans.Intervention({"ghost": "zim"})))
+    # Only what does not change is unknown.
+    assert sample(plan=plans.propagate(graph, plans.Intervention({"season": "winter"}))).masks.any()
     assert "Attention protects only what the text encoder reads" in caplog.text
 
 
