@@ -65,11 +65,11 @@ def overlay(source: np.ndarray, regions: Mapping[str, np.ndarray]) -> np.ndarray
     shares = {name: scaled(region, name, fine) for name, region in list(regions.items())[:MOST]}
     styles = {name: _style(number) for number, name in enumerate(shares)}
     found = [name for name in sorted(shares, key=lambda name: -shares[name].sum()) if (shares[name] >= 0.5).any()]
-    rows, columns = np.mgrid[: fine[1], : fine[0]]
+    rows, columns = (np.arange(side, dtype=np.float32) for side in (fine[1], fine[0]))
     for name in found:
-        colour, angle = np.array(rgb(styles[name][0])), radians(styles[name][1])
-        lines = (columns * cos(angle) + rows * sin(angle)) % (PERIOD * unit) < STROKE * unit
-        alpha = np.where(lines & (shares[name] >= 0.5), LINES, FILL * shares[name])
+        colour, angle = np.array(rgb(styles[name][0]), np.float32), radians(styles[name][1])
+        lines = (columns * cos(angle) + rows[:, None] * sin(angle)) % (PERIOD * unit) < STROKE * unit
+        alpha = np.where(lines & (shares[name] >= 0.5), np.float32(LINES), FILL * shares[name])
         picture += (colour - picture) * alpha[..., None]
     for name in found:
         inside = shares[name] >= 0.5
