@@ -31,9 +31,12 @@ QUICKSTART = Path("workflows", "quickstart.json")
 MAX_WORKFLOW_BYTES = 20_000_000
 
 # What the titles of a workflow's nodes stand for among the written files; other titles name their files themselves.
-FILES = {"factual": "factual", "counterfactual": "counterfactual", "true counterfactual": "truth"}
+FILES = {
+    "factual": "factual", "counterfactual": "counterfactual", "true counterfactual": "truth",
+    "preview causal graph": "graph", "counterfactual report": "report",
+}  # fmt: skip
 MASKS_TITLE = "masks"
-GRAPH_CLASS = "CausalPreviewGraph"
+PAGES = "CausalPreviewGraph", "CausalCounterfactualReport"  # nodes that draw diagrams and tables, not a picture
 
 TILE, MASK_TILE, MARGIN, LABEL = 256, 120, 16, 26
 PAPER, INK, QUIET = (250, 249, 246), (34, 34, 34), (110, 110, 110)
@@ -79,7 +82,7 @@ def demo(args: argparse.Namespace) -> int:
         style = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}]"
         with tqdm(total=len(prompt), bar_format=style, mininterval=_interval(), miniters=0) as bar:
             outputs = client.run(prompt, Progress(bar, prompt))["outputs"]
-        pictures, masks, graph = fetch_pictures(client, prompt, outputs)
+        pictures, masks, pages = fetch_pictures(client, prompt, outputs)
         report = {
             "workflow": workflow.name,
             "seconds": round(time.monotonic() - start, 2),
@@ -88,7 +91,7 @@ def demo(args: argparse.Namespace) -> int:
             "report": _document(outputs, "counterfact_report"),
             "plan": _document(outputs, "counterfact_plan"),
         }
-    written = write_results(args.out, pictures, masks, graph, report)
+    written = write_results(args.out, pictures, masks, pages, report)
     print("\n".join(map(str, written)))
     return 0
 
@@ -181,26 +184,24 @@ def set_input(prompt: Prompt, change: str) -> None:
     inputs[input_name] = _typed(typed.strip(), inputs[input_name], key)
 
 
-def fetch_pictures(client: ComfyClient, prompt: Prompt, outputs: Mapping[str, Any]) -> tuple[Pictures, Pictures, Any]:
+def fetch_pictures(
+    client: ComfyClient, prompt: Prompt, outputs: Mapping[str, Any]
+) -> tuple[Pictures, Pictures, Pictures]:
     """Fetch the pictures of a run.
 
     Returns
     -------
     tuple
-        Pictures by file stem, masks by region name, and the picture of the graph or None.
+        Pictures by file stem, masks by region name, and pages (the graph, reports) by file stem.
     """
     affected = (_document(outputs, "counterfact_report") or {}).get("affected") or ()
     pictures: Pictures = {}
     masks: Pictures = {}
-    graph = None
+    pages: Pictures = {}
     for node_id, output in outputs.items():
         images = [Image.open(io.BytesIO(client.view(**entry))).convert("RGB") for entry in output.get("images") or ()]
         title = node_title(prompt, node_id)
-        if not images:
-            continue
-        if prompt[node_id]["class_type"] == GRAPH_CLASS:
-            graph = images[0]
-        elif title.lower() == MASKS_TITLE:
+        if title.lower() == MASKS_TITLE:
             # The masks have the order of the report's affected concepts; what is more comes from further pictures.
             names = [str(concept["name"]) for concept in affected]
             names += [f"mask {number}" for number in range(len(names) + 1, len(images) + 1)]
@@ -208,21 +209,21 @@ def fetch_pictures(client: ComfyClient, prompt: Prompt, outputs: Mapping[str, An
         else:
             stem = FILES.get(title.lower(), _file_stem(title))
             for number, image in enumerate(images):
-                pictures[f"{stem}_{number + 1}" if number or stem in pictures else stem] = image
-    if not pictures and graph is None:
+                taken = number or stem in pictures or stem in pages
+                found = pages if prompt[node_id]["class_type"] in PAGES else pictures
+                found[f"{stem}_{number + 1}" if taken else stem] = image
+    if not pictures and not pages:
         raise CounterfactError("the workflow made no pictures: give it a Save Image or Preview Image node")
-    return pictures, masks, graph
+    return pictures, masks, pages
 
 
 def write_results(
-    folder: Path, pictures: Pictures, masks: Pictures, graph: Image.Image | None, report: dict[str, Any]
+    folder: Path, pictures: Pictures, masks: Pictures, pages: Pictures, report: dict[str, Any]
 ) -> list[Path]:
     """Write the pictures, `plan.json`, `report.json` and the contact sheet; returns the paths."""
-    files = {f"{stem}.png": image for stem, image in pictures.items()}
+    files = {f"{stem}.png": image for stem, image in (pictures | pages).items()}
     files |= {f"masks/{_file_stem(name)}.png": image for name, image in masks.items()}
-    if graph is not None:
-        files["graph.png"] = graph
-    files["contact.png"] = contact_sheet(pictures, masks, graph, report)
+    files["contact.png"] = contact_sheet(pictures, masks, pages.get("graph"), report)
     documents = {"report.json": report}
     if report.get("plan") is not None:
         documents["plan.json"] = report["plan"]
@@ -248,8 +249,7 @@ def contact_sheet(
     captions |= {"truth": "True counterfactual"}
     if done:
         captions["counterfactual"] = f"do({', '.join(f'{name} = {value}' for name, value in done.items())})"
-    order = [stem for stem in FILES.values() if stem in pictures]
-    order += [stem for stem in pictures if stem not in order]
+    order = sorted(pictures, key=lambda stem: [*FILES.values(), stem].index(stem))
     rows = [[(captions[stem], _enlarged(pictures[stem], TILE)) for stem in order]]
     row_of_masks = [(name, _enlarged(mask, MASK_TILE)) for name, mask in masks.items()]
     width = max(MARGIN + max(len(rows[0]), 3) * (TILE + MARGIN), MARGIN + 4 * (MASK_TILE + MARGIN))

@@ -53,7 +53,7 @@ class Trajectory:
             found = self.made_with.get(name)
             if found != wanted:
                 raise CounterfactError(
-                    f"trajectory: it was made with another {name} ({found}, here {wanted}); connect CSG Invert to the "
+                    f"trajectory: it was made with another {name} ({found}, here {wanted}); connect Invert Picture to the "
                     "same inputs, or leave the trajectory unconnected"
                 )
 
@@ -96,7 +96,7 @@ def invert(
     Raises
     ------
     CounterfactError
-        For another method.
+        For another method, or where a step gives numbers that are not finite.
     """
     if method not in METHODS:
         raise CounterfactError(f"method: {method!r} is none of {', '.join(METHODS)}")
@@ -111,7 +111,12 @@ def invert(
     latents.append(x0)
     corrections = []
     for i, (sigma, sigma_next) in enumerate(zip(sigmas, sigmas[1:])):
-        mean = step_mean(latents[i], denoise(latents[i], sigma), sigma, sigma_next, eta, flow)
+        estimate = denoise(latents[i], sigma)
+        if not torch.isfinite(estimate).all():
+            raise CounterfactError(
+                f"step {i + 1} of {len(sigmas) - 1} of the inversion gave numbers that are not finite; use fp32"
+            )
+        mean = step_mean(latents[i], estimate, sigma, sigma_next, eta, flow)
         corrections.append(latents[i + 1] - mean)
         if i + 2 < len(sigmas):
             # What sampling will reach from here, rounding included, so that errors cannot add up.

@@ -371,7 +371,7 @@ def test_a_model_that_breaks_down_names_the_step(comfy_model, sample, error):
 
     model = comfy_model.model.clone()
     model.set_model_unet_function_wrapper(broken)
-    with pytest.raises(error, match=rf"step \d of {STEPS} gave numbers that are not finite"):
+    with pytest.raises(error, match=rf"step \d of {STEPS} .*gave numbers that are not finite"):
         sample(model)
     assert min(levels) < 1.0
 

@@ -292,6 +292,11 @@ def test_a_step_that_breaks_names_itself():
         sample(broken, trajectory, Guide([], {}))
 
 
+def test_an_inversion_that_breaks_names_its_step():
+    with pytest.raises(CounterfactError, match=r"step 3 of 8 of the inversion"):
+        invert(lambda x, sigma: base(x, sigma) * (float("nan") if sigma <= SIGMAS[2] else 1.0), picture(), SIGMAS, 0)
+
+
 def test_margins_tell_which_value_a_picture_shows():
     """The toy's captions add their number to the left half: a picture is explained by the caption that draws it."""
 
