@@ -167,7 +167,8 @@ class TestDemo:
         }
         masks = {"../evil/../": Image.new("RGB", (64, 64)), "ground": Image.new("RGB", (64, 64))}
         report = {"workflow": "x", "plan": {"do": {"season": "winter"}}, "report": None}
-        written = demo.write_results(tmp_path, pictures, masks, Image.new("RGB", (900, 300), "white"), report)
+        pages = {name: Image.new("RGB", (900, 300), "white") for name in ("graph", "report")}
+        written = demo.write_results(tmp_path, pictures, masks, pages, report)
         assert sorted(path.relative_to(tmp_path).as_posix() for path in written) == [
             "contact.png",
             "factual.png",
@@ -176,6 +177,7 @@ class TestDemo:
             "masks/ground.png",
             "plan.json",
             "report.json",
+            "report.png",
             "truth.png",
         ]
         assert json.loads((tmp_path / "report.json").read_text()) == report
@@ -188,11 +190,13 @@ class TestDemo:
             "1": {"class_type": "PreviewImage", "_meta": {"title": "Factual"}},
             "2": {"class_type": "PreviewImage", "_meta": {"title": "True counterfactual"}},
             "3": {"class_type": "PreviewImage", "_meta": {"title": "Masks"}},
-            "4": {"class_type": "CausalPreviewGraph"},
+            "4": {"class_type": "CausalPreviewGraph", "_meta": {"title": "Preview Causal Graph"}},
             "5": {"class_type": "CausalCSGSampler"},
             "6": {"class_type": "SaveImage", "_meta": {"title": "Plain: again/"}},
+            "7": {"class_type": "CausalCounterfactualReport", "_meta": {"title": "Counterfactual Report"}},
+            "8": {"class_type": "CausalCounterfactualReport", "_meta": {"title": "Report: fused"}},
         }
-        outputs = {node: {"images": [{"filename": node}]} for node in "1246"}
+        outputs = {node: {"images": [{"filename": node}]} for node in "124678"}
         outputs["3"] = {"images": [{"filename": "a"}, {"filename": "b"}]}
         outputs["5"] = {"counterfact_report": [json.dumps({"affected": [{"name": "ground"}]})]}
 
@@ -202,10 +206,10 @@ class TestDemo:
                 Image.new("RGB", (8, 8)).save(buffer, "PNG")
                 return buffer.getvalue()
 
-        pictures, masks, graph = demo.fetch_pictures(Client(), prompt, outputs)
+        pictures, masks, pages = demo.fetch_pictures(Client(), prompt, outputs)
         assert list(pictures) == ["factual", "truth", "plain_again"]
         assert list(masks) == ["ground", "mask 2"]
-        assert graph.size == (8, 8)
+        assert list(pages) == ["graph", "report", "report_fused"]
 
     def test_progress_counts_nodes_and_their_steps(self):
         from tqdm import tqdm
