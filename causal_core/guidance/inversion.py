@@ -53,8 +53,8 @@ class Trajectory:
             found = self.made_with.get(name)
             if found != wanted:
                 raise CounterfactError(
-                    f"trajectory: it was made with another {name} ({found}, here {wanted}); connect Invert Picture to the "
-                    "same inputs, or leave the trajectory unconnected"
+                    f"trajectory: it was made with another {name} ({found}, here {wanted}); connect Invert Picture to "
+                    "the same inputs, or leave the trajectory unconnected"
                 )
 
 
