@@ -1,17 +1,18 @@
 """Causal Semantic Guidance inside ComfyUI's own samplers: as a MODEL for any KSampler, and as a GUIDER.
 
-The source picture is followed without inversion: the noise that the sampler starts with makes a path x0 + sigma n on
-which the model's error r = x0 - D(x^source) is known, and the guided estimate becomes (FlowEdit, Kulikov et al., ICCV
-2025, with a direction and a region for each concept)
+The source picture is followed without inversion (FlowEdit, Kulikov et al., ICCV 2025, with a direction and a region for
+each concept). Each noise level has fresh noise n; with it the model's error r = x0 - D(x0 + sigma n) about the source
+is known, and a picture z, the source at first, moves towards the guided estimate
 
-    D^ = W (D* + r) + (1 - W) x0
+    D^ = W (D*(z + sigma n) + r) + (1 - W) x0,    z' = z + (1 - sigma' / sigma) (D^ - z)
 
-so that any sampler ends exactly in the source where W is 0.
-State lives in the options of one run, never in the MODEL.
+The sampler decides on the noise levels and gets D^ as the model's estimate, so that it ends in z, and where W is 0 in
+the source, whichever sampler it is. State lives in the options of one run, never in the MODEL.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import comfy.patcher_extension
@@ -76,7 +77,7 @@ class Steering:
             )
         options = extra_args["model_options"]
         if len(sigmas) > 1:
-            options[KEY] = Source(self, guider, sigmas, options, noise, latent_image, denoise_mask)
+            options[KEY] = Source(self, guider, sigmas, extra_args, latent_image, denoise_mask)
         try:
             return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
         finally:
@@ -89,7 +90,7 @@ class Steering:
         if source is None:
             return executor(x, timestep, model_options, seed)
         own = None if self.alone else lambda latent: executor(latent, timestep, model_options, seed)
-        return source.estimate(x, float(timestep.max()), own)
+        return source.estimate(float(timestep.max()), own).reshape(x.shape)
 
 
 class _Prepared:
@@ -102,39 +103,54 @@ class _Prepared:
 
 
 class Source:
-    """The source picture during one run: its path, its regions, and one guide a picture."""
+    """The source picture during one run, with its regions and one guide a picture, and what has become of it so far.
 
-    def __init__(self, steering: Steering, guider, sigmas, options, noise, latent, mask) -> None:
+    Attributes
+    ----------
+    target : the picture z that moves from the source to the counterfactual, [B, C, h, w]
+    """
+
+    def __init__(self, steering: Steering, guider, sigmas, extra_args, latent, mask) -> None:
         plan, chosen, flow = steering.plan, steering.settings, steering.prepared.flow
-        self.rows = Rows(_Prepared(guider, steering.prepared), options)
+        self.rows = Rows(_Prepared(guider, steering.prepared), extra_args["model_options"])
         self.flow, self.preserve = flow, chosen.preserve
         if latent.ndim == 5 and latent.shape[2] != 1:
             raise CounterfactError(
                 f"latent_image: it is a video of {latent.shape[2]} frames, but single pictures are edited; encode one "
                 "picture at a time"
             )
-        self.latent, self.noise = _flat(latent), _flat(noise)
+        self.shape, self.latent = latent.shape, _flat(latent)
         self.levels = [float(sigma) for sigma in sigmas]
+        self.target = self.found = self.latent
+        self.sigma, self.noise = math.inf, torch.zeros_like(self.latent)
+        self.generator = torch.Generator("cpu").manual_seed(extra_args.get("seed") or 0)
         changes = [c for c in edits(plan, chosen.strength, chosen.fused) if c.strength > 0.0]
         generator, ratio = torch.Generator("cpu").manual_seed(steering.seed), ratio_of(guider.model_patcher)
         self.guides = []
         for i, one in enumerate(self.latent.split(1)):
             levels = [self.levels[step] for step in probe_steps(len(self.levels) - 1, chosen.probes)]
-            fresh = [torch.randn(one.shape, generator=generator).to(one) for _ in levels]
-            probes = [(sigma, noised(one, n, sigma, flow)) for sigma, n in zip(levels, fresh)]
+            probes = [(sigma, noised(one, _drawn(one, generator), sigma, flow)) for sigma in levels]
             given = on_grid(steering.regions, plan, tuple(one.shape[-2:]), ratio, i, len(self.latent))
             seen = look(self.rows, probes, [c for c in changes if c.name not in given], steering.watched)
             within = None if mask is None else _flat(mask)[min(i, len(mask) - 1)].amax(0)
             self.guides.append(Guide(changes, {**given, **regions_of(seen, chosen, within)}, chosen.how))
 
-    def estimate(self, x: torch.Tensor, sigma: float, own=None) -> torch.Tensor:
-        """D^ for x at one noise level; ``own`` is the sampler's own estimate, taken as the base where it is given."""
-        shape, x, steps = x.shape, _flat(x), len(self.levels) - 1
+    def _go_to(self, sigma: float) -> None:
+        """Move the target on to a noise level; samplers may ask for one twice, or for one in between."""
+        if sigma == self.sigma:
+            return
+        if sigma < self.sigma < math.inf:
+            self.target = self.target + (1.0 - sigma / self.sigma) * (self.found - self.target)
+        # One noise for all pictures, so that a picture comes out the same alone and in a batch.
+        self.sigma, self.noise = sigma, _drawn(self.latent[:1], self.generator)
+
+    def estimate(self, sigma: float, own=None) -> torch.Tensor:
+        """D^ [B, C, h, w] at one noise level; ``own`` is the sampler's own estimate, the base where it is given."""
+        self._go_to(sigma)
+        steps = len(self.levels) - 1
         done = sum(level > sigma for level in self.levels[:-1])
-        unions = [torch.zeros_like(x[0, 0]) if g.union is None else g.union.to(x) for g in self.guides]
-        # Where nothing changes the sampler is on the source's path already, whatever noise it has added since.
         path = noised(self.latent, self.noise, sigma, self.flow)
-        path = torch.stack([w * there + (1.0 - w) * here for w, there, here in zip(unions, path, x)])
+        x = path + (self.target - self.latent)
         rows = self.guides[0].rows(done / steps)
         found = {}
         if own is None or len(rows) > 1:
@@ -142,12 +158,12 @@ class Source:
         if own is None:
             base, source = found[0], self.rows(path, sigma, [0])[0]
         else:
-            base, source = (_flat(own(latent.reshape(shape))) for latent in (x, path))
+            base, source = (_flat(own(latent.reshape(self.shape))) for latent in (x, path))
         # What the model cannot draw of the source has no place in what is new once only details are left.
         last = self.levels[-1] == 0.0 and sigma <= self.levels[-2]
         out = []
-        for i, (guide, union) in enumerate(zip(self.guides, unions)):
-            one = slice(i, i + 1)
+        for i, guide in enumerate(self.guides):
+            one, union = slice(i, i + 1), 0.0 if guide.union is None else guide.union.to(x)
             estimates = {row: estimate[one] for row, estimate in found.items()}
             target = base[one]
             if estimates:
@@ -162,7 +178,13 @@ class Source:
             if self.preserve and guide.union is not None:
                 followed = union * followed + (1.0 - union) * self.latent[one]
             out.append(followed)
-        return torch.cat(out).reshape(shape)
+        self.found = torch.cat(out)
+        return self.found
+
+
+def _drawn(latent: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Noise like a latent, the same on every device."""
+    return torch.randn(latent.shape, generator=generator).to(latent)
 
 
 def _flat(latent: torch.Tensor) -> torch.Tensor:
@@ -221,8 +243,7 @@ class ApplyCSG(io.ComfyNode):
             category="causal/sampling",
             description="Patch a model so that any KSampler draws the counterfactual of the latent that it is given. "
             "In the sampler: latent_image from VAE Encode of the source, the factual caption as positive, cfg 1, "
-            "denoise about 0.9, and a deterministic sampler such as euler or dpmpp_2m. Sample Counterfactual is more "
-            "exact; this one goes with everything.",
+            "denoise about 0.9, and any sampler. Sample Counterfactual is more exact; this one goes with everything.",
             search_aliases=["counterfactual", "causal semantic guidance", "patch model", "ksampler", "flowedit"],
             inputs=inputs(),
             outputs=[io.Model.Output(tooltip="For a KSampler that gets the source picture as its latent_image.")],

@@ -123,8 +123,9 @@ def test_directions_do_not_depend_on_the_prompt(pack, comfy_model, scene, apply,
     source = pack("nodes.steer").Source
     estimate = source.estimate
 
-    def watched(self, x, sigma, own=None):
-        found = estimate(self, x, sigma, own)
+    def watched(self, sigma, own=None):
+        found = estimate(self, sigma, own)
+        x = self.target + sigma * self.noise
         rows = self.guides[0].rows(0.0)
         ours = dict(zip(rows, self.rows(x, sigma, rows)))
         direction = self.guides[0](x, ours, 0.0) - ours[0]
@@ -227,6 +228,11 @@ def test_a_model_that_breaks_down_names_the_step(comfy_model, apply, ksample, er
     model.set_model_unet_function_wrapper(broken)
     with pytest.raises(error, match=rf"step [3-6] of {STEPS} gave numbers that are not finite"):
         ksample(apply(model, regions=torch.ones(1, 64, 64)))
+
+
+def test_every_sampler_with_the_same_levels_draws_the_same(apply, ksample):
+    found = [ksample(apply(), sampler) for sampler in ("euler", "euler_ancestral", "dpmpp_2m")]
+    assert torch.allclose(found[0], found[1], atol=1e-4) and torch.allclose(found[0], found[2], atol=1e-4)
 
 
 def test_leftover_noise_keeps_what_the_model_cannot_draw(scene, apply, ksample):
