@@ -34,6 +34,10 @@ from .ours import Edited, Ours, Variant, variants
 NOT_EDITED = ("layout",)
 SEED_STRIDE = 1_000_000
 
+# Baselines that are measured with our pixel composite and regions as well: what is left is the guidance alone. The
+# search for the regions is not counted among their evaluations.
+COMPOSITED = {name: f"{name}_composite" for name in ("edit_friendly", "sega")}
+
 
 def levels(steps: int) -> list[float]:
     """Noise levels of every method: the noisiest tenth of the schedule is skipped."""
@@ -198,10 +202,15 @@ class Bench:
             pictures[name] = self.composited(done, factual) if variant.composite else self.picture(done.latent)
             spent[name] = done.rows_per_step, done.evaluations
         for name, method in BASELINES.items():
-            if name not in self.methods:
+            if not {name, COMPOSITED.get(name)} & set(self.methods):
                 continue
             done = edited(method, setting)
-            pictures[name], spent[name] = self.picture(done.latent), (done.rows_per_step, done.evaluations)
+            cost = done.rows_per_step, done.evaluations
+            pictures[name], spent[name] = self.picture(done.latent), cost
+            if COMPOSITED.get(name) in self.methods:
+                regions = ours(Variant(self.settings)).regions
+                pictures[COMPOSITED[name]] = composited(self.model, done.latent, regions, factual)
+                spent[COMPOSITED[name]] = cost
         encoded = self.model.latents.encode(from_uint8(truth[None]))
         pictures |= {"source": factual, "truth": truth, "vae_round_trip": self.picture(encoded)}
         read = self.reader.read(np.stack(list(pictures.values())))
@@ -331,7 +340,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--weights", type=Path, help="weights of the text-to-image model; the bundled ones without it")
     parser.add_argument("--reader", type=Path, default=WEIGHTS, help="weights of the reader")
-    everything = [*variants(Settings()), *BASELINES]
+    everything = [*variants(Settings()), *BASELINES, *COMPOSITED.values()]
     parser.add_argument(
         "--methods", nargs="*", choices=everything, default=everything, metavar="METHOD",
         help=f"beside ours, of {', '.join(everything[1:])}; all if not given",

@@ -109,7 +109,7 @@ def sample(
         if cfg != 1:
             context = torch.cat([context, model.context([""]).expand_as(context)])
 
-        def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        def denoise(x: torch.Tensor, sigma: torch.Tensor, context: torch.Tensor = context) -> torch.Tensor:
             if cfg == 1:
                 return denoised(model.unet, x, sigma, context)
             with_text, without = denoised(model.unet, x.repeat(2, 1, 1, 1), sigma.repeat(2), context).chunk(2)

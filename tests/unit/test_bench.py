@@ -135,12 +135,13 @@ def test_a_run_prints_its_table_and_writes_its_metrics(tiny, tmp_path, capsys):
     assert written["bench"] == "csg" and written["version"] == 1
     metrics = written["metrics"]
     printed = capsys.readouterr().out
-    for method in ("ours", "fused", "no_blend", *BASELINES, "vae_round_trip"):
+    for method in ("ours", "fused", "no_blend", *BASELINES, *csg.COMPOSITED.values(), "vae_round_trip"):
         assert np.isfinite(metrics[f"{method}.psnr_truth"]) and f"| {method} |" in printed
     assert metrics["ours.psnr_outside"] >= metrics["no_composite.psnr_outside"] > metrics["img2img.psnr_outside"]
     assert metrics["ours.psnr_truth.ci_low"] <= metrics["ours.psnr_truth"] <= metrics["ours.psnr_truth.ci_high"]
     assert metrics["null.max_latent_error"] < 1e-4 and 0 <= metrics["model.attribute_accuracy"] <= 1
     assert metrics["fused.evaluations_per_step"] <= 2 < metrics["ours.evaluations"] / 4
+    assert metrics["edit_friendly_composite.psnr_outside"] >= metrics["edit_friendly.psnr_outside"]
     assert np.isfinite(metrics["reversibility.psnr"])
 
 
