@@ -29,6 +29,8 @@ from .steps import step_mean
 
 Progress = Callable[[int, torch.Tensor], None]
 
+FUSED_THRESHOLD = 0.5
+
 
 class Rows(Protocol):
     """A denoiser for several captions at once."""
@@ -61,7 +63,7 @@ class Settings:
     ----------
     strength : 0 and up; 1 follows the counterfactual caption, more exaggerates it, 0 returns the source
     fused : one direction for all concepts, two evaluations a step however many there are
-    threshold : above 0 to 1, of the largest change; lower gives wider regions
+    threshold : above 0 to 1, of the largest change, half as much in fused mode; lower gives wider regions
     attention_weight : 0 to 1, how much attention maps narrow the regions
     protect : 0 to 1, how far regions keep away from where only invariant concepts are attended to
     probes : noise levels at which regions are looked for, 1 to number of steps
@@ -187,7 +189,9 @@ def regions_of(
     """
     within = None if within is None else within.cpu()
     sizes = seen.sizes.values()
-    if within is not None and sizes and all(misses(size, within, settings.threshold) for size in sizes):
+    # One direction of several concepts is as large as the largest of them: smaller changes must count as well.
+    threshold = settings.threshold * (FUSED_THRESHOLD if settings.fused and len(sizes) > 1 else 1.0)
+    if within is not None and sizes and all(misses(size, within, threshold) for size in sizes):
         raise CounterfactError(
             f"mask: nothing of {', '.join(seen.sizes)} is inside of it; paint it over what is to change, or connect "
             "regions of your own"
@@ -199,7 +203,7 @@ def regions_of(
         image = region(
             size,
             own,
-            settings.threshold,
+            threshold,
             settings.attention_weight,
             settings.grow,
             within,

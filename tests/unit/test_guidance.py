@@ -20,6 +20,7 @@ from causal_core.guidance.captions import Edit, captions, edits, watched_spans
 from causal_core.guidance.check import margins, with_retries
 from causal_core.guidance.csg import (
     Result,
+    Seen,
     Settings,
     counterfactual,
     look,
@@ -194,6 +195,18 @@ def test_full_regions_and_strength_one_follow_the_counterfactual_caption_exactly
     assert torch.allclose(ours, sample(whole, trajectory, Guide([at("a")], full)), atol=1e-5)
     fused = sample(whole, trajectory, Guide([Edit("a", 1.0, 1), Edit("b", 1.0, 1)], full))
     assert torch.allclose(ours, fused, atol=1e-5)
+
+
+def test_small_changes_beside_large_ones_count_in_fused_mode():
+    size = torch.linspace(0.0, 1.0, 64).reshape(8, 8)
+
+    def area(settings, names="ab"):
+        return float(
+            sum(region.sum() for region in regions_of(Seen(dict.fromkeys(names, size), {}), settings).values())
+        )
+
+    assert area(Settings(fused=True, threshold=0.4)) == area(Settings(threshold=0.2)) > area(Settings(threshold=0.4))
+    assert area(Settings(fused=True), "a") == area(Settings(), "a")
 
 
 def test_fused_concepts_of_two_places_keep_their_own_strengths():
