@@ -38,9 +38,14 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ),
     ("edit",): Command("edit", "draw one counterfactual picture from a picture and a plan, without ComfyUI"),
     ("world",): Command("worlds.cli", "scenes and their true counterfactuals as PNG and JSON"),
+    ("discover",): Command(
+        "discovery.cli", "ask a language model which concept causes which, and write the causal graph"
+    ),
+    ("fetch", "smollm2"): Command("language.smollm2", "fetch the small language model, once (93 MB)"),
     ("train", "demo-model"): Command("demo.train", "train the bundled text-to-image model"),
     ("train", "reader"): Command("worlds.reader", "train the network that reads a scene's concepts off its picture"),
     ("bench", "csg"): Command("bench.csg", "measure counterfactual edits against the true counterfactuals"),
+    ("bench", "graph"): Command("bench.graph", "measure causal graphs, and what leads to them, against known truths"),
     ("bench", "ablation"): Command("bench.ablation", "measure every constant of the guidance around its default"),
     ("bench", "overhead"): Command(
         "bench.overhead", "measure the time and memory that attention capture and masks take"

@@ -1,20 +1,22 @@
 """Interventions and what follows from them: which concepts are set, which change with them, which must not move.
 
 The plan comes from abduction, action and prediction over the graph's mechanisms (Pearl, Causality, 2nd edition, theorem
-7.1.7). Without mechanisms it still tells descendants from invariants, and the user says what the descendants become.
+7.1.7). Where it has none, the caller may bring a mechanism of another kind, such as a language model's, or the user
+says what a descendant becomes; without either it keeps its value, and the plan still tells descendants from invariants.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from .concepts import Concepts, caption, typed_lines
 from .errors import CounterfactError, fields, finite, folded, identifier, limited, read_document, text, write_document
 from .graph import CausalGraph
+from .scm import Prediction
 
 INTERVENTION_KIND = "counterfact.intervention"
 PLAN_KIND = "counterfact.plan"
@@ -238,11 +240,46 @@ class CounterfactualPlan:
         return cls(Concepts.from_list(data["concepts"]), Intervention(data["do"]), items)
 
 
+class Consequence(NamedTuple):
+    """What becomes of one descendant (None: it keeps its value), how probable that is, and why.
+
+    The probability is from 0 to 1, or None if it cannot be said.
+    """
+
+    value: str | None
+    probability: float | None
+    reason: str
+
+
+UNMOVED = Consequence(None, 1.0, "keeps its value: none of its causes changes")
+
+# Names whose causes are settled, and the counterfactual values known so far; an answer for each of the names.
+Mechanism = Callable[[tuple[str, ...], Mapping[str, str]], Mapping[str, Consequence]]
+
+
+def unexplained(
+    graph: CausalGraph, intervention: Intervention, overrides: Mapping[str, str] | None = None
+) -> tuple[str, ...]:
+    """Descendants that have neither a mechanism in the graph nor a value fixed by hand, causes first.
+
+    Examples
+    --------
+    >>> graph = CausalGraph.from_edges([("rain", "street"), ("street", "shoes")])
+    >>> unexplained(graph, Intervention({"rain": "yes"}), {"shoes": "wet"})
+    ('street',)
+    """
+    settled = graph.concepts.settle({**intervention.do, **(overrides or {})})
+    explained = {*settled, *(graph.scm.observed if graph.scm else ())}
+    reached = graph.depth_from(graph.concepts.settle(intervention.do))
+    return tuple(name for name in graph.topological_order() if name in reached and name not in explained)
+
+
 def propagate(
     graph: CausalGraph,
     intervention: Intervention,
     overrides: Mapping[str, str] | None = None,
     decay: float = 0.85,
+    mechanism: Mechanism | None = None,
 ) -> CounterfactualPlan:
     """Work out what an intervention does to every concept.
 
@@ -250,13 +287,17 @@ def propagate(
     ----------
     graph : CausalGraph
         With mechanisms, descendants get their most probable counterfactual value, exactly where the noise is known and
-        explains the factual values; without, they keep their value.
+        explains the factual values; without, `mechanism` says what they become, or they keep their value.
     intervention : Intervention
     overrides : mapping from descendant to value, optional
         Consequences that the user fixes by hand; what follows from them takes them into account.
     decay : float
         Loss of strength with each edge after the first, 0 to 1. The strength of a descendant at depth d is
         `decay ** (d - 1)` times the product of edge confidences on the path where this product is largest.
+    mechanism : callable, optional
+        Asked about the concepts of :func:`unexplained` that have a changed cause, as many at once as do not depend on
+        each other, causes first: `mechanism(names, after)` gives a :class:`Consequence` for each name, `after` being
+        the counterfactual values settled so far.
 
     Raises
     ------
@@ -287,25 +328,28 @@ def propagate(
                 f"{name!r} does not follow from {Intervention(do)}: set it in the intervention, not as a consequence"
             )
     after = {**graph.concepts.values(), **do, **fixed}
-    predicted = _predict(graph, {**do, **fixed}) if len(depth) > len(do) + len(fixed) else {}
+    waiting = unexplained(graph, intervention, fixed)
+    following = [name for name in depth if name not in do and name not in fixed and name not in waiting]
+    predicted = _predict(graph, {**do, **fixed}, following) if following else {}
+    after.update({name: found.value for name, found in predicted.items()})
+    if mechanism is not None:
+        predicted.update(_asked(graph, waiting, after, mechanism))
     reach = _reach(graph, do)
-    after.update({name: predicted[name].value for name in depth if name in predicted and name not in {**do, **fixed}})
 
     def item(name: str) -> PlanItem:
         factual, value = graph.concepts[name].value, after.get(name)
         if name in do:
             return PlanItem(name, factual, value, "intervened", 0, 1.0, 1.0, f"set by do({name} = {value})")
         if name not in depth:
-            reason = f"does not follow from {_listed(do)}" if do else "nothing is set"
+            reason = f"does not follow from {listed(do)}" if do else "nothing is set"
             return PlanItem(name, factual, value, "invariant", None, 0.0, 1.0, reason)
         strength = decay ** (depth[name] - 1) * reach[name]
         if name in fixed:
             probability, reason = 1.0, f"{value}, fixed by hand"
         elif name in predicted:
-            probability = predicted[name].probability
-            reason = _because(graph, name, after, probability)
+            _, probability, reason = predicted[name]
         else:
-            causes = _listed(parent for parent in graph.parents(name) if parent in depth)
+            causes = listed(parent for parent in graph.parents(name) if parent in depth)
             probability, reason = None, f"keeps its value: no mechanism says how it follows from {causes}"
         return PlanItem(name, factual, value, "descendant", depth[name], strength, probability, reason)
 
@@ -342,20 +386,45 @@ def undone(plan: CounterfactualPlan) -> CounterfactualPlan:
     return CounterfactualPlan(concepts, Intervention(do), items)
 
 
-def _predict(graph: CausalGraph, do: Mapping[str, str]) -> Mapping[str, Any]:
-    """Counterfactual predictions for the concepts that have mechanisms."""
-    if graph.scm is None:
-        return {}
-    values = graph.concepts.values()
-    missing = [name for name in graph.scm.observed if name not in values]
+def _predict(graph: CausalGraph, do: Mapping[str, str], wanted: Iterable[str]) -> dict[str, Consequence]:
+    """Consequences for `wanted` concepts, all of which have mechanisms in the graph.
+
+    The parents of a concept with a mechanism have mechanisms, so that no other concept can change what is predicted.
+    """
+    values, scm = graph.concepts.values(), graph.scm
+    missing = [name for name in scm.observed if name not in values]
     if missing:
         raise CounterfactError(f"the mechanisms need the factual value of {', '.join(missing)}: set it in the concepts")
-    factual = {name: values[name] for name in graph.scm.observed}
+    factual = {name: values[name] for name in scm.observed}
     noise = graph.noise
-    if noise is not None and not factual.items() <= graph.scm.evaluate(noise).items():
+    if noise is not None and not factual.items() <= scm.evaluate(noise).items():
         log.info("the known noise does not give the factual values: abducting it from the values instead")
         noise = None
-    return graph.scm.counterfactual(factual, {name: do[name] for name in do if name in factual}, noise)
+    predicted = scm.counterfactual(factual, {name: do[name] for name in do if name in factual}, noise)
+    after = {**values, **do, **{name: predicted[name].value for name in wanted}}
+    return {name: Consequence(*predicted[name], _because(graph, name, after, predicted[name])) for name in wanted}
+
+
+def _asked(
+    graph: CausalGraph, waiting: Iterable[str], after: dict[str, str], mechanism: Mechanism
+) -> dict[str, Consequence]:
+    """What `mechanism` says about the `waiting` concepts; adds the values to `after`.
+
+    Asked at once are all whose causes are settled and one of these has changed.
+    """
+    before = graph.concepts.values()
+    causes = {name: graph.parents(name) for name in waiting}
+    found: dict[str, Consequence] = {}
+    while causes:
+        ready = [name for name, parents in causes.items() if causes.keys().isdisjoint(parents)]
+        moved = tuple(name for name in ready if any(after.get(p) != before.get(p) for p in causes[name]))
+        answers = mechanism(moved, after) if moved else {}
+        for name in ready:
+            found[name] = answers[name] if name in moved else UNMOVED
+            if found[name].value is not None:
+                after[name] = found[name].value
+            del causes[name]
+    return found
 
 
 def _reach(graph: CausalGraph, sources: Mapping[str, str]) -> dict[str, float]:
@@ -368,17 +437,17 @@ def _reach(graph: CausalGraph, sources: Mapping[str, str]) -> dict[str, float]:
     return reach
 
 
-def _because(graph: CausalGraph, name: str, after: Mapping[str, str], probability: float) -> str:
+def _because(graph: CausalGraph, name: str, after: Mapping[str, str], found: Prediction) -> str:
     """A prediction in plain words: the changed causes, and how sure it is."""
     before = graph.concepts.values()
     parents = graph.parents(name)
-    causes = _listed(f"{parent} = {after[parent]}" for parent in parents if after[parent] != before[parent])
-    sure = "" if probability > 0.995 else f" (p = {probability:.2f})"
-    if after[name] != before[name]:
-        return f"{after[name]} because {causes}{sure}"
-    return f"stays {after[name]} " + (f"even with {causes}" if causes else "because none of its causes changes") + sure
+    causes = listed(f"{parent} = {after[parent]}" for parent in parents if after[parent] != before[parent])
+    sure = "" if found.probability > 0.995 else f" (p = {found.probability:.2f})"
+    if found.value != before[name]:
+        return f"{found.value} because {causes}{sure}"
+    return f"stays {found.value} " + (f"even with {causes}" if causes else "because none of its causes changes") + sure
 
 
-def _listed(words: Iterable[str], most: int = 8) -> str:
+def listed(words: Iterable[str], most: int = 8) -> str:
     words = list(words)
     return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")

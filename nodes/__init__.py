@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import abduct, concepts, csg, demo, graph, instruction, intervention, regions, report, steer
+from . import abduct, concepts, csg, demo, graph, instruction, intervention, language, regions, report, steer
 from .mistakes import keep_log_plain
 
 
@@ -17,7 +17,8 @@ class CounterfactExtension(ComfyExtension):
     async def on_load(self) -> None:
         keep_log_plain()
         demo.register_folder()
+        language.register_folder()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        topics = (demo, concepts, graph, intervention, csg, abduct, regions, steer, instruction, report)
+        topics = (demo, concepts, graph, intervention, csg, abduct, regions, steer, instruction, report, language)
         return [node for topic in topics for node in topic.NODES]

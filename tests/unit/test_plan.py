@@ -11,7 +11,15 @@ import pytest
 from causal_core.concepts import Concept, Concepts, parse_concepts
 from causal_core.errors import CounterfactError
 from causal_core.graph import CausalGraph, Edge
-from causal_core.plan import CounterfactualPlan, Intervention, PlanItem, parse_intervention, propagate
+from causal_core.plan import (
+    Consequence,
+    CounterfactualPlan,
+    Intervention,
+    PlanItem,
+    parse_intervention,
+    propagate,
+    unexplained,
+)
 from causal_core.scm import SCM, Variable
 
 SEASON = Variable("season", ("summer", "winter"), (), {(): (0.5, 0.5)})
@@ -161,6 +169,62 @@ class TestPrediction:
     def test_decay_is_a_share(self):
         with pytest.raises(CounterfactError, match="decay"):
             propagate(village(), WINTER, decay=1.5)
+
+
+class TestOtherMechanisms:
+    """What the graph's own mechanisms leave open is asked elsewhere."""
+
+    def test_only_what_is_open_is_asked_and_values_go_on(self):
+        graph = village()
+        edges = (*graph.edges, Edge("smell", "car"))
+        graph = dataclasses.replace(graph, edges=edges)
+        asked = []
+
+        def mechanism(names, after):
+            asked.append((names, after["smoke"], after["smell"], after["car"]))
+            return {"smell": Consequence("burnt", 0.75, "it smokes"), "car": Consequence(None, None, "who knows")}
+
+        items = by_name(propagate(graph, WINTER, mechanism=mechanism))
+        assert asked == [(("smell",), "smoke", "fresh", "red"), (("car",), "smoke", "burnt", "red")]
+        assert (items["smell"].counterfactual, items["smell"].probability) == ("burnt", 0.75)
+        assert (items["smell"].reason, items["smoke"].reason[:5]) == ("it smokes", "smoke")
+        assert not items["car"].changed and items["car"].reason == "who knows" and items["car"].probability is None
+
+    def test_nothing_is_asked_if_no_cause_changes(self):
+        def mechanism(names, after):
+            raise AssertionError
+
+        for do, fixed in ((WINTER, {"smoke": "none"}), (WINTER, {"smell": "burnt"}), (Intervention({}), {})):
+            plan = propagate(village(), do, fixed, mechanism=mechanism)
+        kept = by_name(propagate(village(), WINTER, {"smoke": "none"}, mechanism=mechanism))["smell"]
+        assert kept.reason == "keeps its value: none of its causes changes" and plan.affected == ()
+
+    def test_independent_concepts_are_asked_at_once(self):
+        graph = CausalGraph.from_edges([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d"), ("a", "d")])
+        asked = []
+
+        def mechanism(names, after):
+            asked.append(names)
+            return {name: Consequence("1", 1.0, "so") for name in names}
+
+        propagate(graph, Intervention({"a": "1"}), mechanism=mechanism)
+        assert asked == [("b", "c"), ("d",)]
+
+    def test_values_are_checked(self):
+        with pytest.raises(CounterfactError, match="Known values: fresh, burnt"):
+            propagate(village(), WINTER, mechanism=lambda names, after: {"smell": Consequence("odd", 1.0, "")})
+
+    def test_open_concepts(self):
+        assert unexplained(village(), WINTER) == ("smell",)
+        assert unexplained(dataclasses.replace(village(), scm=None), WINTER) == ("temperature", "smoke", "smell")
+        assert unexplained(village(), WINTER, {"smell": "burnt"}) == ()
+        with pytest.raises(CounterfactError, match="unknown concept 'sky'"):
+            unexplained(village(), Intervention({"sky": "blue"}))
+
+    def test_mechanisms_are_left_alone_if_nothing_follows_from_them(self):
+        graph = village()
+        graph = dataclasses.replace(graph, concepts=graph.concepts.replace("smoke", value=None))
+        assert propagate(graph, Intervention({"smell": "burnt"})).affected[0].name == "smell"
 
 
 def test_depth_and_strength_by_hand():

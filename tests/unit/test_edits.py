@@ -1,0 +1,288 @@
+"""Manual edits: what they make of a graph, that they survive another graph, and that no nonsense gets past them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from pathlib import Path
+
+import networkx as nx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from causal_core.concepts import Concept, Concepts, parse_concepts
+from causal_core.edits import KIND, ConceptEdit, GraphEdits
+from causal_core.errors import CounterfactError
+from causal_core.graph import CausalGraph, Edge
+from causal_core.plan import Intervention, propagate
+from causal_core.worlds import get_world
+
+CASES = json.loads((Path(__file__).parents[1] / "data" / "graph_edits.json").read_text(encoding="utf-8"))
+
+
+def document(edits: dict) -> str:
+    return json.dumps({"kind": KIND, "schema_version": 1, **edits})
+
+
+def graph_of(case: dict | None) -> CausalGraph | None:
+    """A graph from the short form of the cases; the browser tests read the same."""
+    if case is None:
+        return None
+    concepts = (Concept(*fields[:3], interval=fields[3] if len(fields) > 3 else None) for fields in case["concepts"])
+    return CausalGraph(
+        Concepts(tuple(concepts)), tuple(Edge(*e) for e in case["edges"]), tuple(map(tuple, case["confounded"]))
+    )
+
+
+def short_form(edited) -> dict:
+    return {
+        "concepts": [[c.name, list(c.domain), c.value] for c in edited.graph.concepts],
+        "edges": [[e.source, e.target, e.confidence, e.reason] for e in edited.graph.edges],
+        "confounded": [list(pair) for pair in edited.graph.confounded],
+        "do": dict(edited.intervention.do),
+        "notes": list(edited.notes),
+    }
+
+
+def pairs(graph: CausalGraph) -> set[tuple[str, str]]:
+    return {(e.source, e.target) for e in graph.edges}
+
+
+def drawn(*edges: str, **edits) -> GraphEdits:
+    """Edits that draw edges, each 'a b', and erase those that begin with a '-'."""
+    links = {tuple(edge.removeprefix("-").split()): not edge.startswith("-") for edge in edges}
+    return GraphEdits(edges=links, **edits)
+
+
+class TestDocument:
+    @pytest.mark.parametrize("case", CASES["valid"], ids=lambda case: case["name"])
+    def test_case(self, case):
+        edits = GraphEdits.from_json(document(case["edits"]))
+        assert short_form(edits.apply(graph_of(case["graph"]))) == case["expected"]
+        assert GraphEdits.from_json(edits.to_json()) == edits
+
+    @pytest.mark.parametrize("case", CASES["nonsense"], ids=lambda case: case["name"])
+    def test_nonsense(self, case):
+        with pytest.raises(CounterfactError):
+            GraphEdits.from_json(case.get("text") or document(case["edits"]))
+
+    def test_empty_text_holds_no_edits(self):
+        assert GraphEdits.from_json(" \n") == GraphEdits() and not GraphEdits()
+        graph = CausalGraph.from_edges([("a", "b")])
+        assert GraphEdits().apply(graph).graph is graph
+        assert not GraphEdits(positions={"a": (1, 2)}) and GraphEdits(removed=("a",))
+
+    def test_mistakes_name_what_is_wrong(self):
+        forth, back = ({"source": a, "target": b, "present": True} for a, b in ("ab", "ba"))
+        for edits, words in [
+            ({"edges": [forth, back]}, "cycle: a -> b -> a"),
+            ({"do": {"season": ""}}, "the value of concept 'season' is empty"),
+            ({"removed": ["a<b"]}, "the removed concept 'a<b' may only have letters"),
+            ({"edgse": []}, "Did you mean 'edges'"),
+            ({"positions": {"a": [1e6, 0]}}, "the position of 'a' must be a number from -100000 to 100000"),
+        ]:  # fmt: skip
+            with pytest.raises(CounterfactError, match=words):
+                GraphEdits.from_json(document(edits))
+
+    def test_same_edits_give_the_same_text(self):
+        one, other = GraphEdits(do={"b": "1", "a": "2"}), GraphEdits(do={"a": "2", "b": "1"})
+        assert one.to_json() == other.to_json() and list(one.do) == ["a", "b"]
+
+
+class TestApply:
+    def test_manual_edits_survive_another_graph(self):
+        edits = drawn("season foliage", "-car house", do={"season": "winter"}, renamed={"temp": "temperature"})
+        concepts = parse_concepts("season: summer, winter\nfoliage\ncar\nhouse\ntemp")
+        for told in ([], [("foliage", "season"), ("car", "house")], [("house", "car"), ("temp", "foliage")]):
+            graph, intervention, notes = edits.apply(CausalGraph.from_edges(told, (), concepts))
+            assert ("season", "foliage") in pairs(graph)
+            assert not pairs(graph) & {("foliage", "season"), ("car", "house")}
+            assert "temperature" in graph.concepts and str(intervention) == "do(season = winter)" and not notes
+
+    def test_sizes(self):
+        one = GraphEdits(removed=("a",)).apply(CausalGraph.from_edges([("a", "b")]))
+        assert one.graph.concepts.names == ("b",) and not one.graph.edges
+        many = Concepts(tuple(Concept(f"c{i}") for i in range(200)))
+        told = CausalGraph(many, tuple(Edge(f"c{i}", f"c{i + 1}", 0.5) for i in range(199)))
+        edited = drawn("c199 c0").apply(told)
+        assert len(edited.graph.edges) == 199 and edited.notes == (
+            "c198 -> c199 is left out: it makes a cycle with the edges drawn by hand",
+        )
+        for nothing in (None, CausalGraph.from_edges([("a", "b")])):
+            with pytest.raises(CounterfactError, match="no concept is left"):
+                GraphEdits(removed=("a", "b")).apply(nothing)
+        with pytest.raises(CounterfactError, match="more than the 500 allowed"):
+            GraphEdits(added=tuple(Concept(f"d{i}") for i in range(301))).apply(told)
+
+    def test_phrases_and_confidence_go_with_what_they_belong_to(self):
+        car = Concept("car", ("red", "blue"), "red", {"red": ("a red car",)}, 0.6)
+        graph = CausalGraph(Concepts((car,)))
+        moved = GraphEdits(renamed={"car": "van"}).apply(graph).graph.concepts["van"]
+        assert (moved.phrases, moved.confidence) == (car.phrases, 0.6)
+        wider = GraphEdits(values={"car": ConceptEdit(("green", "red"))}).apply(graph).graph.concepts["car"]
+        assert (wider.value, wider.phrases, wider.confidence) == ("red", car.phrases, 0.6)
+        other = GraphEdits(values={"car": ConceptEdit(("green",), "green")}).apply(graph).graph.concepts["car"]
+        assert (other.value, other.phrases, other.confidence) == ("green", {}, None)
+
+
+class TestMechanisms:
+    """The cottage world has mechanisms for every concept, and a hidden cause of time and weather."""
+
+    @pytest.fixture
+    def told(self) -> CausalGraph:
+        world = get_world("cottage")
+        return world.scene_graph(world.sample(302))
+
+    def test_they_stay_where_nothing_around_them_changes(self, told):
+        edits = GraphEdits(added=(Concept("moon"),), positions={"season": (0, 0)}, do={"season": "winter"})
+        graph, intervention, notes = edits.apply(told)
+        assert graph.scm == told.scm and graph.noise == told.noise and not notes
+        before = propagate(told, Intervention({"season": "winter"}))
+        after = propagate(graph, intervention)
+        assert [(i.name, i.counterfactual) for i in after.items if i.name != "moon"] == [
+            (i.name, i.counterfactual) for i in before.items
+        ]
+
+    def test_renamed_concepts_keep_theirs(self, told):
+        graph, _, notes = GraphEdits(renamed={"season": "time of year", "time": "hour"}).apply(told)
+        assert not notes and set(graph.noise.values()) == set(told.noise.values())
+        before = propagate(told, Intervention({"season": "winter"}))
+        after = propagate(graph, Intervention({"time of year": "winter"}))
+        assert {i.counterfactual for i in after.affected} == {i.counterfactual for i in before.affected}
+
+    def test_what_a_changed_cause_feeds_loses_them(self, told):
+        child = next(e.target for e in told.edges if told.children(e.target))
+        parent = told.parents(child)[0]
+        graph, _, notes = drawn(f"-{parent} {child}").apply(told)
+        lost = {child, *told.descendants(child)}
+        assert {v.name for v in graph.scm.variables if not v.hidden} == set(told.concepts.names) - lost
+        assert len(notes) == 1 and notes[0].startswith("the mechanisms of ") and child in notes[0]
+        assert set(graph.noise) == {v.name for v in graph.scm.variables}
+        propagate(graph, Intervention({parent: told.concepts[parent].domain[0]}))
+
+    def test_confounders_count_as_structure(self, told):
+        (a, b), *_ = told.confounded
+        graph = GraphEdits(confounded={(b, a): False}).apply(told).graph
+        assert not {a, b, *(v.name for v in told.scm.variables if v.hidden)} & {v.name for v in graph.scm.variables}
+        cause, effect = (name for name in ("house", "car"))
+        graph = GraphEdits(confounded={(cause, effect): True}).apply(told).graph
+        assert not {cause, effect} & {v.name for v in graph.scm.variables}
+
+    def test_values_by_hand_are_not_explained_by_the_known_noise(self, told):
+        house = told.concepts["house"]
+        other = next(value for value in house.domain if value != house.value)
+        graph = GraphEdits(values={"house": ConceptEdit(None, other)}).apply(told).graph
+        assert graph.scm == told.scm and graph.noise is None
+
+    def test_a_concept_may_take_the_name_of_a_hidden_cause(self, told):
+        hidden = next(v.name for v in told.scm.variables if v.hidden)
+        graph, _, notes = GraphEdits(added=(Concept(hidden),), do={hidden: "x"}).apply(told)
+        assert not notes and sum(v.hidden for v in graph.scm.variables) == 1
+        assert graph.noise[next(v.name for v in graph.scm.variables if v.hidden)] == told.noise[hidden]
+
+    def test_none_are_left_without_their_concepts(self, told):
+        graph = GraphEdits(removed=told.concepts.names[1:]).apply(told).graph
+        assert graph.scm is None or {v.name for v in graph.scm.variables} == {told.concepts.names[0]}
+
+
+NAMES = st.sampled_from(["a", "B", "b", "c", "d d", "10", "constructor", "\u00e9", "e\u0301", "<i>", "", "x\u0000"])
+GOOD = st.sampled_from(["a", "b", "c", "d d", "10"])
+WORDS = st.one_of(st.sampled_from(["x", "y", "X", "<b>", ""]), st.text(max_size=5))
+ANYTHING = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=6)),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=4), inner, max_size=3)),
+    max_leaves=6,
+)
+
+
+def almost(strategy):
+    """Mostly what belongs there, sometimes anything."""
+    return st.one_of(strategy, strategy, strategy, ANYTHING)
+
+
+def edits_with(names, words):
+    number = st.floats(-200_000, 200_000)
+    domain = st.lists(words, max_size=3)
+    concept = st.fixed_dictionaries({"name": names}, optional={"domain": domain, "value": st.none() | words})
+    change = st.fixed_dictionaries({}, optional={"domain": st.none() | domain, "value": st.none() | words})
+    edge = st.fixed_dictionaries({"source": names, "target": names, "present": st.booleans()})
+    pair = st.fixed_dictionaries({"pair": st.lists(names, min_size=2, max_size=2), "present": st.booleans()})
+    return {
+        "added": st.lists(concept, max_size=3), "removed": st.lists(names, max_size=2),
+        "renamed": st.dictionaries(names, names, max_size=3), "values": st.dictionaries(names, change, max_size=2),
+        "edges": st.lists(edge, max_size=5), "confounded": st.lists(pair, max_size=3),
+        "do": st.dictionaries(names, words, max_size=2),
+        "positions": st.dictionaries(names, st.lists(number, min_size=2, max_size=2), max_size=2),
+    }  # fmt: skip
+
+
+DOCUMENTS = st.fixed_dictionaries({}, optional={key: almost(s) for key, s in edits_with(NAMES, WORDS).items()})
+SENSIBLE = st.fixed_dictionaries({}, optional=edits_with(GOOD, st.sampled_from(["x", "y", "z"])))
+
+
+@st.composite
+def graphs(draw) -> CausalGraph:
+    names = draw(st.lists(GOOD, min_size=1, max_size=5, unique=True))
+    concepts = Concepts(tuple(Concept(n, draw(st.sampled_from([(), ("x", "y")])), draw(st.none())) for n in names))
+    possible = list(itertools.combinations(names, 2))
+    chosen = draw(st.lists(st.sampled_from(possible), unique=True)) if possible else []
+    edges = tuple(Edge(*pair, draw(st.sampled_from([0.1, 0.5, 0.5, 0.9]))) for pair in chosen)
+    hidden = draw(st.lists(st.sampled_from(possible), unique=True, max_size=2)) if possible else []
+    return CausalGraph(concepts, edges, tuple(hidden))
+
+
+class TestFuzz:
+    @settings(max_examples=1000, derandomize=True, deadline=None)
+    @given(st.one_of(st.text(max_size=30), ANYTHING.map(lambda x: json.dumps(x, default=str)), DOCUMENTS.map(document)))
+    def test_any_text_is_read_or_refused(self, written):
+        try:
+            edits = GraphEdits.from_json(written)
+        except CounterfactError as error:
+            assert str(error)
+            return
+        assert GraphEdits.from_json(edits.to_json()) == edits
+
+    @settings(max_examples=2000, derandomize=True, deadline=None)
+    @given(SENSIBLE.map(document), st.none() | graphs())
+    def test_what_is_drawn_holds_and_nothing_else_breaks(self, written, told):
+        try:
+            edits = GraphEdits.from_json(written)
+            graph, intervention, notes = edits.apply(told)
+        except CounterfactError as error:
+            assert any(word in str(error) for word in ("cycle", "twice", "no concept", "itself", "unknown value",
+                                                       "100000"))  # fmt: skip
+            return
+        found = pairs(graph)
+        assert nx.is_directed_acyclic_graph(nx.DiGraph(list(found)))
+        for (a, b), there in edits.edges.items():
+            if a in graph.concepts and b in graph.concepts:
+                assert ((a, b) in found) == there
+            elif there:
+                assert any(note.startswith(f"{a} -> {b} is left out") for note in notes)
+        confounded = {frozenset(pair) for pair in graph.confounded}
+        for pair, there in edits.confounded.items():
+            assert (frozenset(pair) in confounded) == (there and all(name in graph.concepts for name in pair))
+        assert intervention.do == graph.concepts.settle(intervention.do)
+        assert len(intervention.do) + sum(note.startswith("do(") for note in notes) == len(edits.do)
+        again = edits.apply(told)
+        assert again == (graph, intervention, notes)
+        given_up = {tuple(note.split(" is left out")[0].split(" -> ")) for note in notes if "makes a cycle" in note}
+        assert not given_up & {pair for pair, there in edits.edges.items() if there}
+
+
+def test_cases_cover_every_part_of_the_document():
+    parts = {part for case in CASES["valid"] for part in case["edits"]}
+    assert parts == set(json.loads(GraphEdits().to_json())) - {"kind", "schema_version"}
+
+
+def test_a_large_graph_takes_no_time_to_speak_of():
+    """500 concepts and 5000 edges that all lie on cycles with one manual edge."""
+    rng = random.Random(1)
+    names = [f"c{i}" for i in range(500)]
+    chosen = {tuple(sorted(rng.sample(range(500), 2))) for _ in range(4500)} | {(i, i + 1) for i in range(499)}
+    edges = tuple(Edge(names[a], names[b], rng.random()) for a, b in sorted(chosen))
+    told = CausalGraph(Concepts(tuple(map(Concept, names))), edges)
+    edited = drawn("c499 c0").apply(told)
+    assert ("c499", "c0") in pairs(edited.graph) and len(edited.notes) + len(edited.graph.edges) == len(edges) + 1

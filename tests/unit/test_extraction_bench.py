@@ -1,0 +1,160 @@
+"""What the benchmark of extraction counts, on readings, masks and chains that are known."""
+
+import argparse
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from causal_core.bench import chain, csg, extraction
+from causal_core.bench.extraction import METHODS, calibration, coarse, iou, summary
+from causal_core.demo.config import DemoConfig
+from causal_core.demo.model import DemoModel
+from causal_core.graph import CausalGraph
+from causal_core.plan import Consequence
+from causal_core.worlds import get_world
+
+WORLD = get_world("cottage")
+
+
+def measured(right, evaluations):
+    """A scene with two concepts of which every method reads the first one as said, and the second one right."""
+    reading = {"car": ("red" if right else "blue", 0.9, evaluations), "season": ("winter", 1.0, 10.0)}
+    return {
+        "truth": {"car": "red", "season": "winter"},
+        "read": {**dict.fromkeys(METHODS, reading), "exhaustive": {**reading, "car": ("red", 1.0, 30.0)}},
+        "iou": {"season": 0.5} if right else {"season": 0.3, "car": 0.7},
+        "coarse": {"season": 0.6},
+    }
+
+
+def test_metrics_are_means_over_scenes_with_intervals():
+    metrics = summary([measured(True, 20.0), measured(True, 20.0), measured(True, 20.0), measured(False, 40.0)], 0)
+    assert metrics["extract.value_accuracy"] == 7 / 8 and metrics["extract.scene_accuracy"] == 3 / 4
+    assert metrics["extract.value.car"] == 3 / 4 and metrics["extract.value.season"] == 1
+    assert metrics["extract.evaluations_per_concept"] == pytest.approx((3 * 15 + 25) / 4)
+    assert metrics["extract.exhaustive.value_accuracy"] == 1
+    assert metrics["extract.exhaustive.evaluations_per_concept"] == 20
+    assert metrics["extract.most_common.value_accuracy"] == 1
+    assert metrics["extract.region_iou"] == 0.5 and metrics["extract.region_iou.season"] == pytest.approx(0.45)
+    assert metrics["extract.region_iou.car"] == 0.7, "only scenes that show the car count"
+    low, high = (metrics[f"extract.value.car.ci_{end}"] for end in ("low", "high"))
+    assert low < 3 / 4 < high == 1
+    table = extraction.table(metrics)
+    assert "| ours | 0.875 (" in table and "| car | 0.750 (" in table and "| 0.8 | 4 | 0.900 | 0.750 |" in table
+
+
+def test_calibration_compares_confidence_with_truth_bin_by_bin():
+    found = calibration([(0.5, True), (0.5, False), (1.0, True), (1.0, True)])
+    assert found == {
+        "extract.confidence.0.count": 2, "extract.confidence.0.mean": 0.5, "extract.confidence.0.accuracy": 0.5,
+        "extract.confidence.0.99.count": 2, "extract.confidence.0.99.mean": 1.0,
+        "extract.confidence.0.99.accuracy": 1.0, "extract.calibration_error": 0.0,
+    }  # fmt: skip
+    assert calibration([(0.9, False)] * 3)["extract.calibration_error"] == pytest.approx(0.9)
+
+
+def test_coarse_masks_are_of_squares_and_never_empty():
+    mask = np.zeros((8, 8), bool)
+    mask[:4, :3], mask[7, 7] = True, True
+    found = coarse(mask, 4)
+    assert found[:4, :4].all() and found.sum() == 16 and iou(found, mask) == 12 / 17
+    mask[:4] = False
+    assert coarse(mask, 4).sum() == 16
+    assert iou(mask, mask) == 1 and iou(mask, ~mask) == 0
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A model with random weights."""
+    torch.manual_seed(0)
+    config = DemoConfig("test", size=64, patch=4, latent_channels=8, widths=(32, 64), text_width=32, text_heads=2)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    DemoModel(config, WORLD.vocabulary()).save(path)
+    return path
+
+
+def arguments(*words):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seed", type=int, default=7)
+    extraction.add_arguments(parser)
+    chain.add_arguments(parser)
+    return parser.parse_args([*map(str, words)])
+
+
+def test_a_run_gives_all_metrics_and_processes_change_no_number(tiny, monkeypatch):
+    found = extraction.run(arguments("--scenes", 1, "--weights", tiny))
+    for name in ("value_accuracy", "evaluations_per_concept", "region_iou", "exhaustive.value_accuracy",
+                 "exhaustive.evaluations_per_concept", "alone.value_accuracy", "value.season"):  # fmt: skip
+        assert np.isfinite(found[f"extract.{name}"])
+    assert found["extract.evaluations_per_concept"] < found["extract.exhaustive.evaluations_per_concept"]
+    assert found["extract.alone.evaluations_per_concept"] == pytest.approx(6 * 47 / 17)
+    json.dumps(found, allow_nan=False)
+    seen = csg.worker().world.sample(7 * csg.SEED_STRIDE)
+    assert found["extract.value.car"] in (0.0, 1.0) and seen.values["car"] in WORLD.scm["car"].domain
+
+
+def case(number=0):
+    return csg.cases(WORLD, number + 1, 3)[number]
+
+
+def test_a_chain_is_right_when_values_plan_and_picture_are():
+    one = case()
+    known, do = WORLD.concepts(one.scene.values), one.plan.intervention
+    plan = chain.planned(WORLD.graph(), known, do)
+    right = chain.after(plan)
+    assert chain.outcome(one, known.values(), plan, right).all_right
+    other = next(v for v in known["house"].domain if v != right["house"])
+    misread = {**known.values(), "house": other}
+    missed = chain.outcome(one, misread, plan, right)
+    assert (missed.concepts, missed.plan, missed.picture) == (False, True, True) and not missed.all_right
+    drifted = chain.outcome(one, known.values(), plan, {**right, "house": other})
+    assert (drifted.concepts, drifted.plan, drifted.picture) == (True, True, False)
+    mine = chain.planned(WORLD.graph(), known.replace("house", value=other), do)
+    wrong = chain.outcome(one, misread, mine, chain.after(mine))
+    assert (wrong.concepts, wrong.plan, wrong.picture) == (False, False, True)
+    impossible = known.replace("season", value="summer").replace("temperature", value="cold")
+    assert chain.planned(WORLD.graph(), impossible, do) is None
+    lost = chain.outcome(one, impossible.values(), None, {})
+    assert not (lost.concepts or lost.plan or lost.picture)
+
+
+def test_the_right_plan_does_not_know_the_noise_of_the_scene():
+    """What the scene's own noise gives is often what is most probable, but not always."""
+    outcomes = []
+    for one in csg.cases(WORLD, 60, 3):
+        plan = chain.planned(WORLD.scene_graph(one.scene), WORLD.concepts(one.scene.values), one.plan.intervention)
+        outcomes.append(chain.outcome(one, one.scene.values, plan, {}))
+    assert all(one.plan for one in outcomes)
+    assert 0.5 < np.mean([one.exact for one in outcomes]) < 1
+    metrics = chain.shares([replace(one, concepts=True, picture=True) for one in outcomes], 0)
+    assert metrics["chain.all_right"] == 1 > metrics["chain.all_right_exact"]
+    assert "| all_right | 1.000 (1.000 to 1.000) |" in chain.table(metrics)
+
+
+def test_another_graph_plans_with_its_own_mechanism():
+    known = WORLD.concepts(WORLD.sample(302).values)
+    graph = CausalGraph.from_edges([("season", "foliage")], concepts=WORLD.concepts())
+    do = csg.Intervention({"season": "winter"})
+
+    def bare(given):
+        assert given.concepts.values() == known.values()
+        return lambda names, after: {name: Consequence("bare", 1.0, "") for name in names}
+
+    plan = chain.planned(graph, known, do, bare)
+    assert {item.name: item.counterfactual for item in plan.affected} == {"season": "winter", "foliage": "bare"}
+
+
+def test_a_chain_of_random_weights_is_measured_end_to_end(tiny):
+    args = arguments("--scenes", 1, "--weights", tiny, "--steps", 4)
+    found = chain.run(args)
+    assert set(found) == {
+        f"chain.{name}{end}"
+        for name in ("concepts_right", "plan_right", "picture_right", "all_right", "all_right_exact")
+        for end in ("", ".ci_low", ".ci_high")
+    }
+    assert found["chain.all_right"] == 0
+    graph = CausalGraph.from_edges([], concepts=WORLD.concepts())
+    assert "chain.all_right_llm" in chain.run(args, graph)
