@@ -45,7 +45,7 @@ export function listenToKeys(element, does, { at, linking }) {
         if (event.altKey) return;
         const action = meaning(event, place);
         if (action) claim(event, action);
-        else if (event.key !== "Escape" && event.key !== "Tab") event.stopPropagation();
+        else if (event.key !== "Tab") event.stopPropagation();
     });
 
     function meaning(event, place) {

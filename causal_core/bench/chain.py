@@ -108,17 +108,14 @@ def outcome(
 
 def after(plan: CounterfactualPlan | None) -> dict[str, str | None]:
     """The counterfactual values of a plan by concept."""
-    return {} if plan is None else {name: item.counterfactual for name, item in sorted(by_name(plan).items())}
-
-
-def by_name(plan: CounterfactualPlan) -> dict:
-    return {item.name: item for item in plan.items}
+    return {} if plan is None else {item.name: item.counterfactual for item in plan.items}
 
 
 def run(
     args: argparse.Namespace,
     graph: CausalGraph | None = None,
     mechanism: Callable[[CausalGraph], Mechanism] | None = None,
+    found: Sequence[Concepts] | None = None,
 ) -> dict[str, float]:
     """Shares of runs in which each stage, and all of them, are right, with 95 % bootstrap intervals.
 
@@ -127,19 +124,28 @@ def run(
     args : has the options of :func:`add_arguments` and of :func:`causal_core.bench.extraction.add_arguments`
     graph : to plan with, over the concepts of the cottage world; without it the true one with its mechanisms
     mechanism : see :func:`planned`; for a graph without mechanisms
+    found : what :func:`readings` gave for the same `args`, so that pictures are read once for several graphs
 
     Returns
     -------
     dict with ``chain.all_right`` and ``chain.STAGE_right``; for a given graph each name ends in ``_llm``
     """
-    world = get_world("cottage")
-    work = cases(world, args.scenes, args.seed)
-    found = mapped(read, work, args)
-    used = world.graph() if graph is None else graph
+    work = _cases(args)
+    found = readings(args) if found is None else found
+    used = get_world("cottage").graph() if graph is None else graph
     plans = [planned(used, one, case.plan.intervention, mechanism) for case, one in zip(work, found)]
     seen = mapped(drawn, list(zip(work, plans)), args)
     runs = [outcome(case, one.values(), *rest) for case, one, *rest in zip(work, found, plans, seen)]
     return shares(runs, args.seed, "" if graph is None else "_llm")
+
+
+def readings(args: argparse.Namespace) -> list[Concepts]:
+    """What is read in the pictures of a run."""
+    return mapped(read, _cases(args), args)
+
+
+def _cases(args: argparse.Namespace) -> list[Case]:
+    return cases(get_world("cottage"), args.scenes, args.seed)
 
 
 def shares(runs: Sequence[Run], seed: int, ending: str = "") -> dict[str, float]:

@@ -29,6 +29,7 @@ ARGUMENTS = (
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 TAIL = 300
+OPEN_SECONDS = 120
 
 
 def find_chromium() -> str | None:
@@ -100,7 +101,7 @@ def open_comfyui(
     browser: Browser, url: str, vue: bool, size: tuple[int, int] = (1280, 1000),
     on_error: Callable[[str], None] = lambda error: None,
 ) -> Page:  # fmt: skip
-    """A page of its own with ComfyUI in it, ready for use.
+    """A page of its own with ComfyUI in it, ready for use; it waits for things for two minutes unless told otherwise.
 
     Parameters
     ----------
@@ -110,6 +111,7 @@ def open_comfyui(
     on_error : told every exception that nothing catches, and every error that the page logs, with the address it is of
     """
     page = browser.new_context(viewport={"width": size[0], "height": size[1]}).new_page()
+    page.set_default_timeout(1000 * OPEN_SECONDS)
     page.on("pageerror", lambda error: on_error(f"exception: {error}"))
     page.on("console", lambda m: on_error(f"{m.location.get('url', '')}: {m.text}") if m.type == "error" else None)
     page.goto(url, wait_until="domcontentloaded")

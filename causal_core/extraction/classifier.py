@@ -22,8 +22,8 @@ from ..errors import CounterfactError
 from ..guidance.csg import Rows
 from ..guidance.steps import noised
 
-# For latents of unit variance. Things are told apart by their broad colours at high levels, thin ones such as rain at
-# low levels: the first two tell most, and each further one looks between those before it.
+# For latents of unit variance. Broad colours tell things apart at high levels, thin things such as rain at low ones, so
+# that high and low levels take turns, the most telling of each first, as measured with the bundled model.
 LEVELS = (4.8, 1.2, 7.0, 2.2, 10.0, 3.2)
 # Places a side over which errors are averaged before they are tested: neighbours err together.
 PLACES = 8
@@ -41,8 +41,8 @@ class Settings:
     ----------
     levels : noise levels of one pass at most, 1 and up
     passes : joint passes at most, 0 and up; without any, each concept is read by itself
-    error : 0 to below 1, the chance with which a pass may drop the best value of a concept; with 0 all values are
-        compared at all levels
+    error : 0 to below 0.5, error rate of each test: how often some value that is as good as the best one counts as
+        clearly behind (Bonferroni's correction for several values); with 0 all values are compared at all levels
     first : noise levels of the first look
     """
 

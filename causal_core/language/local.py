@@ -90,6 +90,8 @@ class LocalModel:
         check()
         if not requests:
             return []
+        if not self.sees and any(request.prompt.images for request in requests):
+            raise CounterfactError(f"model: {self.name} takes no pictures; choose a vision-language model")
         if self._loaded is None:
             self._loaded = self._load(self.device)
             check()
@@ -108,8 +110,6 @@ class LocalModel:
                 progress(len(answers), len(requests))
             for n, request in enumerate(requests):
                 if request.prompt.images:
-                    if not self.sees:
-                        raise CounterfactError(f"model: {self.name} takes no pictures; choose a vision-language model")
                     answers[n] = _look(loaded, request, check)
                     progress(len(answers), len(requests))
         return [answers[n] for n in range(len(requests))]

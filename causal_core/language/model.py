@@ -26,8 +26,8 @@ class Prompt:
     Attributes
     ----------
     text : the user's message, or, without `chat`, text to continue as it stands
-    system : instructions that come before it; empty for none
-    images : pictures that the message is about, uint8 [h, w, 3] each
+    system : instructions that come before it; empty for none, and without `chat`
+    images : pictures that the message is about, uint8 [h, w, 3] each; none without `chat`
     chat : whether the model's own chat template goes around the message
     """
 

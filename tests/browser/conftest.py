@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from causal_core.comfyui.browser import add_editor, change_setting, chromium, empty_canvas, open_comfyui
 from causal_core.comfyui.server import ComfyServer
 
-SECONDS = 15
+SECONDS = 30
 RENDERERS = ("litegraph", "vue")
 
 

@@ -78,6 +78,31 @@ def test_rename_change_and_delete_a_concept(canvas):
     assert edits(editor)["removed"] == ["foliage"] and editor.edges() == [("time of year", "pond")]
 
 
+def test_what_is_typed_counts_for_the_concept_that_it_was_typed_for(canvas):
+    editor = canvas.add_editor(VILLAGE)
+    editor.card("season").locator(".cf-name").dblclick()
+    canvas.page.keyboard.type("time of year")
+    editor.card("pond").locator(".cf-name").click()
+    expect(editor.card("pond")).to_be_focused()
+    assert edits(editor)["renamed"] == {"season": "time of year"} and "pond" in editor.names()
+    editor.root.get_by_label("Name").fill("nothing of this")
+    canvas.page.keyboard.press("Escape")
+    expect(editor.card("pond")).to_be_focused()
+    assert edits(editor)["renamed"] == {"season": "time of year"}
+
+
+def test_nodes_are_not_pasted_into_the_canvas_from_the_editor(canvas):
+    editor = canvas.add_editor(VILLAGE)
+    editor.widget("(app.canvas.selectNode(node), app.canvas.copyToClipboard())")
+    paste = """(element) => element.dispatchEvent(
+        new ClipboardEvent('paste', { bubbles: true, cancelable: true, clipboardData: new DataTransfer() })
+    )"""
+    editor.card("pond").evaluate(paste)
+    canvas.page.locator("body").evaluate(paste)
+    canvas.page.wait_for_function("() => app.graph.nodes.length > 1")
+    assert canvas.page.evaluate("() => app.graph.nodes.length") == 2
+
+
 def test_edges_reversed_deleted_and_refused(canvas):
     editor = canvas.add_editor(VILLAGE)
     editor.edge("season", "foliage").click()
@@ -191,6 +216,12 @@ def test_keys_reach_the_editor_and_not_the_canvas(canvas):
         editor.widget("node.graph !== null")
         and len(canvas.page.evaluate("() => app.graph.nodes.map((n) => n.id)")) == 1
     )
+    # The page has shortcuts on plain keys: a and w open its sidebar, r reads all nodes again.
+    for key in ("w", "a", "Escape", "r"):
+        canvas.page.keyboard.press(key)
+    canvas.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert canvas.page.evaluate("() => app.extensionManager.sidebarTab.activeSidebarTabId") is None
+    assert "concept" in editor.names()
     # With the focus inside, the wheel zooms the graph; with the focus elsewhere, the canvas.
     scale = "() => app.canvas.ds.scale"
     before, world = canvas.page.evaluate(scale), editor.root.locator(".cf-world")
@@ -364,6 +395,19 @@ def test_markup_in_names_and_values_is_text(one_canvas):
     one_canvas.page.keyboard.press("Enter")
     expect(editor.said).to_contain_text("may only have letters, digits, spaces, _ and - in it")
     expect(editor.card("pond")).to_be_visible()
+
+
+def test_a_value_from_outside_begins_a_new_history(one_canvas):
+    editor = one_canvas.add_editor(VILLAGE)
+    editor.edge("season", "pond").focus()
+    one_canvas.page.keyboard.press("Delete")
+    value = editor.value
+    editor.widget("(widget.value = '', 0)")
+    expect(editor.edge("season", "pond")).to_have_count(1)
+    expect(editor.button("Undo")).to_be_disabled()
+    editor.widget(f"(widget.value = {json.dumps(value)}, 0)")
+    expect(editor.edge("season", "pond")).to_have_count(0)
+    assert editor.value == value
 
 
 def test_a_value_that_cannot_be_read_is_kept_until_it_is_reset(one_canvas):

@@ -205,7 +205,9 @@ def test_spans_of_phrases_in_captions_of_several_clip_sections(pack):
         said, phrase = tokenizer.clip_l.tokenizer.decode(ids[start:end]), concept.phrase()
         # CLIP has a token a digit. A phrase on the border between two sections has its larger part.
         said, phrase = said.replace(" ", ""), phrase.replace(" ", "")
-        assert said == phrase or (len(said) >= len(phrase) / 2 and said in phrase and (start % 77 == 1 or end % 77 == 76))
+        assert said == phrase or (
+            len(said) >= len(phrase) / 2 and said in phrase and (start % 77 == 1 or end % 77 == 76)
+        )
 
 
 def test_flow_models_get_their_own_noise_levels(pack, run, parts, monkeypatch):

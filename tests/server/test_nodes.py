@@ -16,6 +16,7 @@ IDS = {
     "CausalLoadDemoModel", "CausalDemoScene", "CausalConceptExtractor", "CausalGraphBuilder", "CausalDoIntervention",
     "CausalPropagate", "CausalCSGSampler", "CausalPreviewGraph", "CausalCSGInvert", "CausalRegions", "CausalSetRegion",
     "CausalApplyCSG", "CausalCSGGuider", "CausalInstruction", "CausalPasteBack", "CausalCounterfactualReport",
+    "CausalWhatIf", "CausalLoadLanguageModel", "CausalLanguageServer", "CausalLanguageFromCLIP",
 }  # fmt: skip
 GOLDEN = Path(__file__).parents[1] / "data" / "object_info.json"
 

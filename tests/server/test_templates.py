@@ -234,3 +234,17 @@ def test_stable_diffusion(template):
     assert source.shape == found.shape and len(masks) == 3
     still = outside(masks)
     assert np.array_equal(found[still], source[still])
+
+
+def test_language_model(template):
+    """The small model runs; what it says is a weak guess, so that only what it was told, and the question, are checked."""
+    from causal_core.language.smollm2 import converted
+
+    converted(fetch=True)
+    run = template("language_model")
+    run.run()
+    plan = run.document("CausalPreviewGraph", "counterfact_graph")
+    edges = {(edge["source"], edge["target"]) for edge in plan["edges"]}
+    assert edges and not edges & {("street", "weather"), ("weather", "house"), ("house", "weather")}
+    assert run.text("Understood").splitlines() == ["do(weather = rainy)", "weather: sunny -> rainy"]
+    assert run.text("Counterfactual caption").startswith("rainy weather")

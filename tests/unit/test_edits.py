@@ -178,8 +178,9 @@ class TestMechanisms:
 
     def test_a_concept_may_take_the_name_of_a_hidden_cause(self, told):
         hidden = next(v.name for v in told.scm.variables if v.hidden)
-        graph, _, notes = GraphEdits(added=(Concept(hidden),), do={hidden: "x"}).apply(told)
-        assert not notes and sum(v.hidden for v in graph.scm.variables) == 1
+        graph, _, notes = GraphEdits(renamed={"car": hidden}).apply(told)
+        assert not notes and not graph.scm[hidden].hidden and graph.noise[hidden] == told.noise["car"]
+        assert sum(v.hidden for v in graph.scm.variables) == 1
         assert graph.noise[next(v.name for v in graph.scm.variables if v.hidden)] == told.noise[hidden]
 
     def test_none_are_left_without_their_concepts(self, told):
