@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
+from statistics import mean
 from typing import Any
 
 import comfy.model_management
@@ -14,6 +16,8 @@ from ..causal_core.extraction.classifier import Settings, level, read, residuals
 from ..causal_core.extraction.regions import LEVELS, Alternatives, concept_regions, shown
 from .denoise import Captions, Conditioning, encode, progress_bar, run
 from .phrases import followed
+
+log = logging.getLogger("counterfact")
 
 # Captions of which the conditionings are held at once.
 BATCH = 64
@@ -57,7 +61,10 @@ class Picture:
             bar(estimates[0])
             return torch.cat(found)
 
-        return read(concepts, compare, settings).concepts
+        found = read(concepts, compare, settings)
+        if found.evaluations:
+            log.info("Read %d concepts: %.1f evaluations each", len(found.evaluations), mean(found.evaluations.values()))
+        return found.concepts
 
     def regions(self, concepts: Concepts, wanted: Sequence[str]) -> dict[str, torch.Tensor]:
         """The regions [H, W] of those wanted concepts that have a value, in the resolution that the VAE decodes to."""

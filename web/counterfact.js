@@ -8,6 +8,7 @@ import { createEditor } from "./editor.mjs";
 const WIDGET = "CAUSAL_GRAPH_EDITOR";
 const BASE = "counterfact_graph"; // property of a node: the graph below the edits, as the last run told it
 const SIZE = { width: 560, height: 500 };
+const TEXT_HEIGHT = 90;
 
 function addStyles() {
     const href = new URL("./counterfact.css", import.meta.url).href;
@@ -48,6 +49,8 @@ function graphEditor(node, name) {
         getMinHeight: () => SIZE.height,
         socketless: true,
     });
+    // A larger node is for a larger graph, not for more lines of typed edges.
+    for (const { options } of node.widgets) if (options !== widget.options) options.getMaxHeight ??= () => TEXT_HEIGHT;
     widget.element.style.setProperty("--cf-least-height", `${SIZE.height - 20}px`);
     const take = (output) => {
         if (output?.counterfact_base) {

@@ -7,6 +7,8 @@ import json
 import pytest
 from playwright.sync_api import expect
 
+from causal_core.bench.editor import large_graph
+
 VILLAGE = {
     "kind": "counterfact.graph",
     "schema_version": 1,
@@ -356,6 +358,30 @@ def test_manual_edits_survive_another_graph_until_they_are_reset(canvas):
     canvas.page.keyboard.press("Control+z")
     expect(editor.edge("pond", "season")).to_have_count(1)
     assert editor.value == value
+
+
+def test_many_concepts_are_laid_out_without_overlap(one_canvas):
+    """Of 50 concepts every edge leads forward; 200 take their places too."""
+    drawn = json.loads(large_graph().to_json())
+    editor = one_canvas.add_editor(drawn)
+    boxes = {name: editor.card(name).bounding_box() for name in editor.names()}
+    assert len(boxes) == 50 and len(editor.edges()) == 100
+    steps = {boxes[b]["x"] - boxes[a]["x"] for a, b in editor.edges()}
+    falls = {boxes[b]["y"] - boxes[a]["y"] for a, b in editor.edges()}
+    assert min(steps) > 0 or min(falls) > 0
+    more = [{**concept, "name": f"{concept['name']} {i}"} for i in range(3) for concept in drawn["concepts"]]
+    told = json.dumps(json.dumps({**drawn, "concepts": drawn["concepts"] + more}))
+    editor.widget(f"node.onExecuted({{counterfact_base: [{told}]}})")
+    expect(editor.root.locator(".cf-card")).to_have_count(200)
+    boxes = editor.root.evaluate(
+        "(root) => [...root.querySelectorAll('.cf-card')].map((card) => card.getBoundingClientRect().toJSON())"
+    )
+    for i, a in enumerate(boxes):
+        for b in boxes[:i]:
+            apart = (
+                a["left"] >= b["right"] or b["left"] >= a["right"] or a["top"] >= b["bottom"] or b["top"] >= a["bottom"]
+            )
+            assert apart, (a, b)
 
 
 def test_switching_the_renderer_keeps_everything(canvases):
