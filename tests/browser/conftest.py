@@ -105,12 +105,17 @@ class Editor:
 
     def names(self) -> list[str]:
         """Names of all concepts."""
-        return [card.get_attribute("data-name") for card in self.root.locator(".cf-card").all()]
+        return self.root.locator(".cf-card").evaluate_all("(cards) => cards.map((card) => card.dataset.name)")
 
     def edges(self) -> list[tuple[str, str]]:
         """All edges."""
-        lines = self.root.locator(".cf-hit[data-source]").all()
-        return sorted((line.get_attribute("data-source"), line.get_attribute("data-target")) for line in lines)
+        lines = self.root.locator(".cf-hit[data-source]")
+        return sorted(map(tuple, lines.evaluate_all("(all) => all.map(({ dataset: d }) => [d.source, d.target])")))
+
+    def boxes(self) -> list[dict[str, float]]:
+        """The boxes of all cards, in the order of the names."""
+        cards = self.root.locator(".cf-card")
+        return cards.evaluate_all("(cards) => cards.map((card) => card.getBoundingClientRect().toJSON())")
 
     def button(self, name: str) -> Locator:
         """A button by its words or its title."""

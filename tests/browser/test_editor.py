@@ -364,7 +364,8 @@ def test_many_concepts_are_laid_out_without_overlap(one_canvas):
     """Of 50 concepts every edge leads forward; 200 take their places too."""
     drawn = json.loads(large_graph().to_json())
     editor = one_canvas.add_editor(drawn)
-    boxes = {name: editor.card(name).bounding_box() for name in editor.names()}
+    expect(editor.root.locator(".cf-card")).to_have_count(50)
+    boxes = dict(zip(editor.names(), editor.boxes(), strict=True))
     assert len(boxes) == 50 and len(editor.edges()) == 100
     steps = {boxes[b]["x"] - boxes[a]["x"] for a, b in editor.edges()}
     falls = {boxes[b]["y"] - boxes[a]["y"] for a, b in editor.edges()}
@@ -373,10 +374,7 @@ def test_many_concepts_are_laid_out_without_overlap(one_canvas):
     told = json.dumps(json.dumps({**drawn, "concepts": drawn["concepts"] + more}))
     editor.widget(f"node.onExecuted({{counterfact_base: [{told}]}})")
     expect(editor.root.locator(".cf-card")).to_have_count(200)
-    boxes = editor.root.evaluate(
-        "(root) => [...root.querySelectorAll('.cf-card')].map((card) => card.getBoundingClientRect().toJSON())"
-    )
-    for i, a in enumerate(boxes):
+    for i, a in enumerate(boxes := editor.boxes()):
         for b in boxes[:i]:
             apart = (
                 a["left"] >= b["right"] or b["left"] >= a["right"] or a["top"] >= b["bottom"] or b["top"] >= a["bottom"]
