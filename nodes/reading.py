@@ -62,8 +62,8 @@ class Picture:
             return torch.cat(found)
 
         found = read(concepts, compare, settings)
-        if found.evaluations:
-            log.info("Read %d concepts: %.1f evaluations each", len(found.evaluations), mean(found.evaluations.values()))
+        spent = list(found.evaluations.values())
+        log.info("Read %d concepts with %.1f evaluations of the model each", len(spent), mean(spent))
         return found.concepts
 
     def regions(self, concepts: Concepts, wanted: Sequence[str]) -> dict[str, torch.Tensor]:

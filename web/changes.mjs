@@ -111,7 +111,7 @@ export function setConfounded(base, edits, a, b, there) {
     const pairs = (list) => list.some((pair) => pair.includes(a) && pair.includes(b));
     const now = pairs(applyEdits(base, edits).confounded);
     if (now && there) throw new Mistake(`${a} \u2194 ${b} is there already`);
-    const others = edits.confounded.filter((edit) => !["", ...edit.pair].every((name) => !name || same(name, a) || same(name, b)));
+    const others = edits.confounded.filter(({ pair }) => !pair.every((name) => same(name, a) || same(name, b)));
     const next = { ...edits, confounded: others };
     if (pairs(applyEdits(base, next).confounded) === there) return next;
     return { ...next, confounded: [...others, { pair: [a, b], present: there }] };
@@ -205,9 +205,8 @@ function changeValues(base, edits, name, change) {
     const edit = { domain: null, value: null, ...(edits.values[name] ?? {}), ...change };
     if (edit.domain && edit.domain.join("\n") === told.domain.join("\n") && !told.interval) edit.domain = null;
     const domain = edit.domain ?? told.domain;
-    if (edit.value !== null && matched({ ...told, domain, interval: edit.domain ? null : told.interval }, edit.value) === null) {
-        edit.value = null;
-    }
+    const allows = { ...told, domain, interval: edit.domain ? null : told.interval };
+    if (edit.value !== null && matched(allows, edit.value) === null) edit.value = null;
     if (edit.value !== null && edit.value === told.value && edit.domain === null) edit.value = null;
     if (edit.domain === null && edit.value === null) return { ...edits, values };
     return { ...edits, values: { ...values, [name]: edit } };

@@ -9,6 +9,8 @@ const WIDGET = "CAUSAL_GRAPH_EDITOR";
 const BASE = "counterfact_graph"; // property of a node: the graph below the edits, as the last run told it
 const SIZE = { width: 560, height: 500 };
 const TEXT_HEIGHT = 90;
+// How the canvas takes the middle button, with which it is moved.
+const MIDDLE = { pointerdown: "processMouseDown", pointermove: "processMouseMove", pointerup: "processMouseUp" };
 
 function addStyles() {
     const href = new URL("./counterfact.css", import.meta.url).href;
@@ -36,8 +38,7 @@ function graphEditor(node, name) {
                 app.canvas?.processMouseWheel(event);
             },
             middle(event) {
-                const send = { pointerdown: "processMouseDown", pointermove: "processMouseMove", pointerup: "processMouseUp" };
-                app.canvas?.[send[event.type]](event);
+                app.canvas?.[MIDDLE[event.type]](event);
             },
         },
     });
@@ -81,8 +82,8 @@ function remount(node, element) {
     if (element.isConnected) return;
     for (const shown of document.querySelectorAll(".cf-editor")) {
         const owner = nodeOf.get(shown);
-        const gone = owner && owner !== node && owner.id === node.id && (owner.graph ?? node.graph)?.getNodeById(node.id) === node;
-        if (gone) shown.replaceWith(element);
+        if (!owner || owner === node || owner.id !== node.id) continue;
+        if ((owner.graph ?? node.graph)?.getNodeById(node.id) === node) shown.replaceWith(element);
     }
 }
 
@@ -117,16 +118,19 @@ app.registerExtension({
         {
             id: "Counterfact.LanguageModel.URL",
             category: ["Counterfact", "Language model", "URL"],
-            name: "Address of a language model server",
-            tooltip: "Used by Language Model Server where the node itself names none, such as http://127.0.0.1:8080/v1. Any server that speaks the OpenAI protocol will do.",
+            name: "Addresses of language model servers",
+            tooltip: "Servers on other machines that workflows may use, with spaces between them, such as "
+                + "https://example.org/v1. Language Model Server uses the first one where the node itself names none. "
+                + "Servers on this machine need not be listed.",
             type: "text",
             defaultValue: "",
         },
         {
             id: "Counterfact.LanguageModel.Key",
             category: ["Counterfact", "Language model", "Key"],
-            name: "Key of that server",
-            tooltip: "Sent to that server alone, and never saved in a workflow. Leave it empty if the server asks for none, or if the key is in the environment of ComfyUI.",
+            name: "Key of the first of these servers",
+            tooltip: "Sent to that server alone, and never saved in a workflow; it lies in ComfyUI's settings on this "
+                + "machine as it is. Leave it empty if the server asks for none, or if COUNTERFACT_LLM_KEY holds it.",
             type: secret,
             defaultValue: "",
         },

@@ -68,7 +68,8 @@ function portsOf(ends, places, card) {
         group.sort((a, b) => (dx ? a.toward[1] - b.toward[1] : a.toward[0] - b.toward[0]) || a.i - b.i);
         group.forEach(({ i, end }, k) => {
             const shift = (k - (group.length - 1) / 2) * step;
-            ports[i][end] = [x + (dx * card.width) / 2 + (dx ? 0 : shift), y + (dy * card.height) / 2 + (dy ? 0 : shift)];
+            const middle = [x + (dx * card.width) / 2, y + (dy * card.height) / 2];
+            ports[i][end] = dx ? [middle[0], middle[1] + shift] : [middle[0] + shift, middle[1]];
         });
     }
     return ports;

@@ -44,8 +44,9 @@ export function icon(name) {
 /** A button with an icon, words, or both; `title` is its name where it has no words. */
 export function button(title, { glyph, words, ...attributes }, onclick) {
     const name = words ? {} : { "aria-label": title };
-    const parts = [glyph ? icon(glyph) : null, words ? make("span", { class: "cf-label" }, words) : null].filter(Boolean);
-    return make("button", { type: "button", title, ...name, ...attributes, onclick }, ...parts);
+    const label = words ? make("span", { class: "cf-label" }, words) : null;
+    const traits = { type: "button", title, ...name, ...attributes, onclick };
+    return make("button", traits, glyph ? icon(glyph) : null, label);
 }
 
 /** Set attributes where they differ, so that nothing is drawn again in vain. */

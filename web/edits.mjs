@@ -42,7 +42,8 @@ export function readEdits(document) {
     for (const key of Object.keys(data)) if (!(key in known)) throw new Mistake(`unknown field ${key} in the document`);
     const part = (key) => {
         const value = key in data ? data[key] : NONE[key];
-        if (!isObject(value) || Array.isArray(value) !== Array.isArray(NONE[key])) throw new Mistake(`${key} is malformed`);
+        const fits = isObject(value) && Array.isArray(value) === Array.isArray(NONE[key]);
+        if (!fits) throw new Mistake(`${key} must be ${Array.isArray(NONE[key]) ? "a list" : "an object"}`);
         return value;
     };
     const edits = {
@@ -79,8 +80,8 @@ export function applyEdits(graph, edits) {
     for (const [name, value] of entries(edits.do)) {
         const concept = concepts.get(folded(name));
         const match = concept ? matched(concept, value) : null;
-        if (!concept) notes.push(`do(${name} = ${value}) is left out: there is no ${name}`);
-        else if (match === null) notes.push(`do(${name} = ${value}) is left out: ${concept.name} cannot have this value`);
+        const why = concept ? `${concept.name} cannot have this value` : `there is no ${name}`;
+        if (match === null) notes.push(`do(${name} = ${value}) is left out: ${why}`);
         else set[concept.name] = match;
     }
     return { concepts: [...concepts.values()], edges, confounded, do: set, notes, final };
@@ -234,7 +235,8 @@ function once(names, what) {
 
 function onlyFields(item, names, what) {
     if (!isObject(item) || Array.isArray(item)) throw new Mistake(`${what} must be an object`);
-    for (const name of Object.keys(item)) if (!names.includes(name)) throw new Mistake(`unknown field ${name} in ${what}`);
+    const unknown = Object.keys(item).find((name) => !names.includes(name));
+    if (unknown !== undefined) throw new Mistake(`unknown field ${unknown} in ${what}`);
 }
 
 function named(mapping, read) {
@@ -282,7 +284,7 @@ function links(list, arrow, ends, names) {
         onlyFields(item, names, `an edit of ${arrow}`);
         const pair = ends(item);
         if (!Array.isArray(pair) || pair.length !== 2) throw new Mistake(`an edit of ${arrow} needs two names`);
-        if (typeof item.present !== "boolean") throw new Mistake(`present must be true or false in an edit of ${arrow}`);
+        if (typeof item.present !== "boolean") throw new Mistake(`an edit of ${arrow} needs present: true or false`);
         const [a, b] = pair.map((name) => identifier(name, `the concept in an edit of ${arrow}`));
         const folds = [folded(a), folded(b)];
         if (folds[0] === folds[1]) throw new Mistake(`${a} ${arrow} ${b} links a concept with itself`);
@@ -298,7 +300,7 @@ function refuseCycle(edges) {
     for (const { source, target, present: there } of edges) {
         if (!there) continue;
         const [a, b] = [folded(source), folded(target)];
-        if (reaches(next, b, a)) throw new Mistake(`the edges drawn by hand make a cycle through ${source} -> ${target}`);
+        if (reaches(next, b, a)) throw new Mistake(`the edges by hand make a cycle through ${source} -> ${target}`);
         next.set(a, [...(next.get(a) ?? []), b]);
     }
 }

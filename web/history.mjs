@@ -19,11 +19,13 @@ export function record(history, document, label, merge = false) {
 /** One step back: the history and what was taken back; null at the beginning. */
 export function undo({ past, present, future }) {
     if (!past.length) return null;
-    return { history: { past: past.slice(0, -1), present: past.at(-1), future: [present, ...future] }, label: present.label };
+    const history = { past: past.slice(0, -1), present: past.at(-1), future: [present, ...future] };
+    return { history, label: present.label };
 }
 
 /** One step forward: the history and what was done again; null at the end. */
 export function redo({ past, present, future }) {
     if (!future.length) return null;
-    return { history: { past: [...past, present], present: future[0], future: future.slice(1) }, label: future[0].label };
+    const history = { past: [...past, present], present: future[0], future: future.slice(1) };
+    return { history, label: future[0].label };
 }

@@ -10,27 +10,35 @@ import { LINES, ROLES, interventionOf, sureness } from "./words.mjs";
  *
  * @param does what follows: rename(name, to), setDomain(name, typed), setValue(name, value or null), values(name),
  *     link(kind), reverse(), remove(); the first three give false where it cannot be done
- * @returns {element, show(graph, roles, selection), focus(field)}
+ * @returns {element, show(graph, roles, selection), focus(field), focusFirst()}
  */
 export function createInspector(does) {
     const concept = conceptPanel(does);
     const line = linePanel(does);
     const legend = make("div", { class: "cf-panel" });
-    const element = make("div", { class: "cf-inspector", role: "group", "aria-label": "Details" }, concept.element, line.element, legend);
+    const panels = [concept.element, line.element, legend];
+    const element = make("div", { class: "cf-inspector", role: "group", "aria-label": "Details" }, ...panels);
 
     function show(graph, roles, selection) {
-        const chosen = selection?.name && graph.concepts.find(({ name }) => name === selection.name);
-        const edge = selection?.source && graph.edges.find((e) => e.source === selection.source && e.target === selection.target);
-        concept.element.hidden = !chosen;
-        line.element.hidden = !(edge || selection?.pair);
+        const { name, source, target, pair } = selection ?? {};
+        concept.element.hidden = !name;
+        line.element.hidden = !(source || pair);
         legend.hidden = Boolean(selection);
-        if (chosen) concept.show(chosen);
-        if (edge) line.show(`${edge.source} \u2192 ${edge.target}`, [sureness(edge.confidence), edge.reason], true);
-        if (selection?.pair) line.show(selection.pair.join(" \u2194 "), ["latent confounder: something unseen causes both"], false);
+        if (name) concept.show(graph.concepts.find((other) => other.name === name));
+        if (source) {
+            const edge = graph.edges.find((other) => other.source === source && other.target === target);
+            line.show(`${source} \u2192 ${target}`, [sureness(edge.confidence), edge.reason], true);
+        }
+        if (pair) line.show(pair.join(" \u2194 "), ["latent confounder: something unseen causes both"], false);
         if (!selection) legend.replaceChildren(...legendOf(graph, roles));
     }
 
-    return { element, show, focus: concept.focus };
+    /** Give the focus to the first button for what is chosen. */
+    function focusFirst() {
+        element.querySelector(".cf-panel:not([hidden]) button:not([hidden])")?.focus();
+    }
+
+    return { element, show, focus: concept.focus, focusFirst };
 }
 
 function conceptPanel(does) {
@@ -41,7 +49,8 @@ function conceptPanel(does) {
     const name = textField("name", () => told(does.rename(shown.name, name.value)), restore);
     const domain = textField("values", () => told(does.setDomain(shown.name, domain.value)), restore);
     const typed = textField("now", () => told(does.setValue(shown.name, typed.value.trim() || null)), restore);
-    const picked = make("select", { "data-field": "now", "aria-label": "Now", onchange: () => told(does.setValue(shown.name, picked.value || null)) });
+    const pick = () => told(does.setValue(shown.name, picked.value || null));
+    const picked = make("select", { "data-field": "now", "aria-label": "Now", onchange: pick });
     set(typed, { "aria-label": "Now", placeholder: "not known" });
     const actions = {
         values: button("", { glyph: "ask", words: "what if\u2026" }, () => does.values(shown.name)),
@@ -89,7 +98,8 @@ function linePanel(does) {
     const why = make("span");
     const reverse = button("Reverse the edge (R)", { glyph: "reverse", words: "Reverse" }, does.reverse);
     const remove = button("Delete it (Delete)", { glyph: "delete", words: "Delete" }, does.remove);
-    const element = make("div", { class: "cf-panel" }, make("div", { class: "cf-said" }, title, why), make("div", { class: "cf-actions" }, reverse, remove));
+    const said = make("div", { class: "cf-said" }, title, why);
+    const element = make("div", { class: "cf-panel" }, said, make("div", { class: "cf-actions" }, reverse, remove));
 
     function show(words, reasons, directed) {
         say(title, words);
@@ -117,9 +127,12 @@ function legendOf(graph, roles) {
         cut: graph.edges.some((edge) => edge.target in graph.do),
         latent: graph.confounded.length > 0,
     };
-    const hint = some || !graph.concepts.length ? [] : [make("span", { class: "cf-sign" }, "Click a value to ask: what if it were different?")];
-    const lines = Object.keys(looks).filter((look) => looks[look]).map((look) => make("span", { class: "cf-sign" }, sample(look), LINES[look]));
-    return [...(some ? [head] : []), make("div", { class: "cf-legend", "aria-hidden": "true" }, ...signs, ...lines, ...hint)];
+    const seen = Object.keys(looks).filter((look) => looks[look]);
+    const lines = seen.map((look) => make("span", { class: "cf-sign" }, sample(look), LINES[look]));
+    const hint = make("span", { class: "cf-sign" }, "Click a value to ask: what if it were different?");
+    hint.hidden = some || !graph.concepts.length;
+    head.hidden = !some;
+    return [head, make("div", { class: "cf-legend", "aria-hidden": "true" }, ...signs, ...lines, hint)];
 }
 
 function sample(look) {
@@ -129,7 +142,8 @@ function sample(look) {
         draw("path", { class: "cf-head", d: heads }),
     ];
     if (look === "cut") parts.push(draw("path", { class: "cf-cross", d: "M8.5 2.5l6 7M14.5 2.5l-6 7" }));
-    return draw("svg", { class: "cf-sample", viewBox: "0 0 28 12", width: "28", height: "12" }, draw("g", { class: "cf-edge", "data-look": look }, ...parts));
+    const line = draw("g", { class: "cf-edge", "data-look": look }, ...parts);
+    return draw("svg", { class: "cf-sample", viewBox: "0 0 28 12", width: "28", height: "12" }, line);
 }
 
 function field(label, control, extra = "") {
@@ -138,7 +152,8 @@ function field(label, control, extra = "") {
 
 /** A text field that tells when what was typed is final (it is left, or Enter is pressed); Escape takes it back. */
 function textField(name, tell, restore) {
-    const input = make("input", { type: "text", spellcheck: "false", autocomplete: "off", "data-field": name, onchange: tell });
+    const plain = { type: "text", spellcheck: "false", autocomplete: "off" };
+    const input = make("input", { ...plain, "data-field": name, onchange: tell });
     input.addEventListener("keydown", (event) => event.key === "Escape" && restore());
     return input;
 }

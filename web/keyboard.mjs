@@ -26,32 +26,31 @@ const NUDGE = 12;
  * Listen to the keys inside an element. No key that means something here reaches the page, which would delete the node
  * or undo the last change of the workflow.
  *
- * @param does what follows: next(direction), nudge(shift), values(), rename(), link(kind), finish(), reverse(),
- *     remove(), add(), zoom(factor), fit(), undo(), redo(), cancel(), edge(step)
- * @param at where the focus is: at() gives "concept", "edge", "stage", "field", "popup", "toolbar" or ""; with linking()
- *     true while a line is drawn by keys
+ * @param does what follows: next(direction), nudge(shift), edge(step), values(), rename(), link(kind), finish(),
+ *     details(), reverse(), remove(), add(), zoom(factor), fit(), undo(), redo(), cancel(), canCancel()
+ * @param where at(target) says what an element belongs to: "concept", "edge", "stage", "field" (of text), "popup", or
+ *     "" for other controls; linking() whether a line is being drawn
  */
 export function listenToKeys(element, does, { at, linking }) {
     element.addEventListener("keydown", (event) => {
         const place = at(event.target);
         const command = event.ctrlKey || event.metaKey;
-        if (place === "field") return event.stopPropagation(); // a text field has its own keys and its own undo
+        if (place === "field") return command ? null : event.stopPropagation(); // it has its own keys and its own undo
         if (command && !event.altKey) {
             const key = event.key.toLowerCase();
             const action = key === "y" || (key === "z" && event.shiftKey) ? does.redo : key === "z" ? does.undo : null;
-            if (action) claim(event, action);
-            return;
+            return action ? claim(event, action) : null;
         }
-        if (event.altKey) return;
+        if (event.altKey) return null;
         const action = meaning(event, place);
-        if (action) claim(event, action);
-        else if (event.key !== "Tab") event.stopPropagation();
+        if (action) return claim(event, action);
+        return event.key === "Tab" ? null : event.stopPropagation();
     });
 
     function meaning(event, place) {
         const { key, shiftKey } = event;
         if (key === "Escape") return does.canCancel() ? does.cancel : null;
-        if (place === "popup" || place === "toolbar" || place === "") return null;
+        if (place === "popup" || place === "") return null;
         const arrow = ARROWS[key];
         if (place === "edge") {
             if (arrow) return () => does.edge(arrow[0] + arrow[1]);

@@ -125,7 +125,8 @@ function uncrossed(columns, left, right) {
 /** Swap neighbours in a column as long as that removes crossings. */
 function swap(column, left, right, place) {
     const crossed = (upper, lower) => [left, right].reduce((sum, links) => {
-        for (const a of links.get(upper) ?? []) for (const b of links.get(lower) ?? []) sum += place.get(a) > place.get(b);
+        const [above, below] = [upper, lower].map((slot) => (links.get(slot) ?? []).map((other) => place.get(other)));
+        for (const a of above) for (const b of below) sum += a > b;
         return sum;
     }, 0);
     for (let again = true; again;) {
@@ -210,8 +211,8 @@ function spread({ columns, chains, beside }, step, point) {
     const at = (slot) => point(along.get(slot), beside.get(slot));
     const places = new Map();
     for (const slot of along.keys()) if (slot.name !== undefined) places.set(slot.name, at(slot));
-    const routes = new Map(chains.map(({ source, target, slots }) => [`${source}\n${target}`, slots.slice(1, -1).map(at)]));
-    return { places, routes };
+    const ways = chains.map(({ source, target, slots }) => [`${source}\n${target}`, slots.slice(1, -1).map(at)]);
+    return { places, routes: new Map(ways) };
 }
 
 /** Concepts without any edge go into rows below the others. */

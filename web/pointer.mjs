@@ -9,7 +9,7 @@ const STILL = 4; // a press that moves less is a click
  *
  * @param stage the picture, of stage.mjs
  * @param does what follows: press(target, name), click(name) (true if that was all), hover(at), grabbed(name) (gives
- *     the place), drop(name, at), linking(kind, from), over(name), draw(kind, from, to), values(name), rename(), add(at),
+ *     the place), drop(name, at), linking(kind, from), over(name), draw(to), values(name), rename(), add(at),
  *     clear(), cancel(), panned()
  * @param page {middle(event)}: what belongs to the canvas around the editor
  */
@@ -78,7 +78,7 @@ export function listenToPointer(stage, does, page) {
         const { name, kind, moving, target, begun, card } = press;
         const { at } = stage.point(event);
         end();
-        if (moving && kind) does.draw(kind, name, nameAt(event.clientX, event.clientY));
+        if (moving && kind) does.draw(nameAt(event.clientX, event.clientY));
         else if (moving && name) does.drop(name, card.map((c, k) => c + at[k] - begun[k]));
         else if (!moving && !does.click(name)) {
             if (target.closest(".cf-value")) does.values(name);
@@ -116,7 +116,7 @@ export function listenToPointer(stage, does, page) {
 }
 
 /**
- * Zoom the picture with the wheel while the editor has the focus; otherwise, and for gestures, the wheel is the canvas's.
+ * Zoom the picture with the wheel while the editor has the focus; else, and for gestures, the wheel is the canvas's.
  *
  * @param does focused() says whether the editor has the focus, zoomed() follows
  */

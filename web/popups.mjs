@@ -4,6 +4,7 @@
 
 import { button, make } from "./dom.mjs";
 import { KEYS } from "./keyboard.mjs";
+import { GESTURES } from "./words.mjs";
 
 /**
  * A place for one popup at a time.
@@ -14,14 +15,16 @@ export function createPopups() {
     const element = make("div", { class: "cf-popups" });
     let opened = null;
 
-    function open(kind, content, { near = null, back = null, focus = null, label }) {
+    function open(kind, content, { near = null, back = null, label }) {
         close(false);
         const role = kind === "reset" ? "alertdialog" : kind === "values" ? "menu" : "dialog";
-        const popup = make("div", { class: `cf-popup cf-popup-${kind}`, role, "aria-label": label, tabindex: "-1" }, ...content);
+        const traits = { class: `cf-popup cf-popup-${kind}`, role, "aria-label": label, tabindex: "-1" };
+        const popup = make("div", traits, ...content);
         element.append(popup);
         opened = { kind, popup, back };
         if (near) beside(popup, near);
-        (focus ?? popup.querySelector("[data-first]") ?? popup.querySelector("button, input") ?? popup).focus({ preventScroll: true });
+        const first = popup.querySelector("[data-first]") ?? popup.querySelector("button, input");
+        first.focus({ preventScroll: true });
     }
 
     /** Below a box of the stage, above it where there is no room, and inside the stage. */
@@ -63,7 +66,10 @@ export function valueMenu(concept, set, choose) {
     const option = (value) => {
         const chosen = value === set;
         const now = value === concept.value;
-        const marks = { class: "cf-choice", role: "menuitemradio", "aria-checked": String(chosen), "data-chosen": chosen, "data-first": chosen || (set === undefined && now) };
+        const marks = {
+            class: "cf-choice", role: "menuitemradio", "aria-checked": String(chosen),
+            "data-chosen": chosen, "data-first": chosen || (set === undefined && now),
+        };
         const words = [make("span", {}, value), now ? make("span", { class: "cf-now" }, "now") : null];
         return make("button", { type: "button", ...marks, onclick: () => choose(chosen ? null : value) }, ...words);
     };
@@ -73,24 +79,29 @@ export function valueMenu(concept, set, choose) {
     } else {
         const [low, high] = concept.interval ?? [];
         const hint = concept.interval ? `${low} to ${high}` : (concept.value ?? "any value");
-        const input = make("input", { type: "text", placeholder: hint, "aria-label": `Value of ${concept.name}`, "data-first": true });
+        const label = `Value of ${concept.name}`;
+        const input = make("input", { type: "text", placeholder: hint, "aria-label": label, "data-first": true });
         input.value = set ?? "";
         const take = () => choose(input.value.trim() || null);
         input.addEventListener("keydown", (event) => event.key === "Enter" && take());
-        parts.push(make("div", { class: "cf-typed", role: "none" }, input, button("Set the value", { words: "Set" }, take)));
+        const done = button("Set the value", { words: "Set" }, take);
+        parts.push(make("div", { class: "cf-typed", role: "none" }, input, done));
     }
     if (set !== undefined) {
-        parts.push(button("Take the intervention back", { words: `Leave ${concept.name} as it is`, class: "cf-clear", role: "menuitem" }, () => choose(null)));
+        const traits = { words: `Leave ${concept.name} as it is`, class: "cf-clear", role: "menuitem" };
+        parts.push(button("Take the intervention back", traits, () => choose(null)));
     }
     return parts;
 }
 
 /** The question before all edits are forgotten. */
 export function resetQuestion(yes, no) {
-    return [
-        make("p", {}, "Forget everything that you changed in this graph by hand?"),
-        make("div", { class: "cf-row" }, button("Forget the changes", { words: "Reset", class: "cf-strong" }, yes), button("Keep the changes", { words: "Keep", "data-first": true }, no)),
+    const answers = [
+        button("Forget the changes", { words: "Reset", class: "cf-strong" }, yes),
+        button("Keep the changes", { words: "Keep", "data-first": true }, no),
     ];
+    const question = "Forget everything that you changed in this graph by hand?";
+    return [make("p", {}, question), make("div", { class: "cf-row" }, ...answers)];
 }
 
 /** The list of keys. */
@@ -98,7 +109,7 @@ export function keyList(close) {
     const rows = KEYS.flatMap(([keys, words]) => [make("dt", {}, keys), make("dd", {}, words)]);
     return [
         make("div", { class: "cf-popup-title" }, "Mouse"),
-        make("p", {}, "Click a value to set it. Drag a card to move it. Drag the dot at the right of a card to what it causes, the dot below it to what shares an unseen cause with it. Double-click the background to add a concept."),
+        make("p", {}, GESTURES),
         make("div", { class: "cf-popup-title" }, "Keys"),
         make("dl", {}, ...rows),
         button("Close", { words: "Close", "data-first": true }, close),

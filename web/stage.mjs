@@ -8,8 +8,6 @@ import { draw, icon, make, say, set } from "./dom.mjs";
 import { extent } from "./layout.mjs";
 import { ROLES, conceptLabel, countsOf, edgeLabel, pairLabel } from "./words.mjs";
 
-const CARD_HEIGHT = 44;
-const WIDTHS = [88, 190];
 const MARGIN = 16;
 const ZOOMS = [0.15, 2.5];
 const FAR = 0.62; // below it, cards show nothing but their names, as large as they can
@@ -19,8 +17,8 @@ const MANY_ARCS = 12;
 /**
  * Create the picture.
  *
- * @returns {element, cards, show(scene), place(name, at), see(view), view(), fit(), point(event), rubber(from, to), ...}
- * A scene is {graph, roles, places, routes, flow, card, selection, current, link, edgeStop, measure}.
+ * A scene is {graph, roles, places, routes, flow, card, selection, current, link, edgeStop, measure}: `current` and
+ * `edgeStop` are where the Tab key comes to, `link` is {kind, from, refused} while a line is drawn.
  */
 export function createStage() {
     const cards = make("div", { class: "cf-cards" });
@@ -39,7 +37,11 @@ export function createStage() {
 
     function show(next) {
         scene = next;
-        set(element, { "aria-label": `Causal graph: ${countsOf(scene.graph)}`, "data-linking": scene.link?.kind ?? null, "data-flow": scene.flow });
+        set(element, {
+            "aria-label": `Causal graph: ${countsOf(scene.graph)}`,
+            "data-linking": scene.link?.kind ?? null,
+            "data-flow": scene.flow,
+        });
         world.style.setProperty("--cf-card-width", `${scene.card.width}px`);
         world.style.setProperty("--cf-card-height", `${scene.card.height}px`);
         sync(cardOf, cards, scene.graph.concepts.map((c) => [c.name, c]), makeCard, showCard);
@@ -71,7 +73,8 @@ export function createStage() {
             taken.push(curve[0], curve.at(-1));
             const selected = scene.selection?.pair?.[0] === a && scene.selection?.pair?.[1] === b;
             const cuts = [isSet(a) ? 1 : 0, isSet(b) ? -1 : 0].filter(Boolean);
-            showLine(parts, curve, { look: "latent", width: 1.8, selected, label: pairLabel([a, b]), cuts, both: true });
+            const label = pairLabel([a, b]);
+            showLine(parts, curve, { look: "latent", width: 1.8, selected, label, cuts, both: true });
             set(parts.hit, { tabindex: scene.edgeStop === `${a}\n${b}` ? 0 : -1 });
         });
     }
@@ -86,9 +89,12 @@ export function createStage() {
             sure: make("span", { class: "cf-sure" }),
         };
         parts.value.append(parts.after, parts.before);
-        const handles = ["edge", "latent"].map((kind) => make("span", { class: `cf-handle cf-handle-${kind}`, "data-link": kind, "aria-hidden": "true" }));
+        const handle = (kind) =>
+            make("span", { class: `cf-handle cf-handle-${kind}`, "data-link": kind, "aria-hidden": "true" });
         const bottom = make("div", { class: "cf-bottom" }, parts.value, parts.sure);
-        parts.root = make("div", { class: "cf-card", role: "group", "aria-roledescription": "concept", "data-name": name }, parts.name, bottom, parts.tag, ...handles);
+        const traits = { class: "cf-card", role: "group", "aria-roledescription": "concept", "data-name": name };
+        const children = [parts.name, bottom, parts.tag, handle("edge"), handle("latent")];
+        parts.root = make("div", traits, ...children);
         return parts;
     }
 
@@ -118,7 +124,8 @@ export function createStage() {
             "aria-label": `Set the value of ${concept.name} by the intervention`,
             title: `Click to ask: what if ${concept.name} were different?`,
         });
-        say(parts.sure, concept.confidence !== null && concept.confidence < 0.995 && after === null ? `${Math.round(100 * concept.confidence)} %` : "");
+        const doubt = after === null && concept.confidence !== null && concept.confidence < 0.995;
+        say(parts.sure, doubt ? `${Math.round(100 * concept.confidence)} %` : "");
         parts.root.style.setProperty("--cf-far", `${nameSize(concept.name, scene.card)}px`);
         put(parts.root, scene.places.get(concept.name));
     }
@@ -134,9 +141,12 @@ export function createStage() {
     }
 
     function makeEdge(key, first) {
-        const ends = first.edge ? { "data-source": first.edge.source, "data-target": first.edge.target } : { "data-pair": key };
+        const { source, target } = first.edge ?? {};
+        const traits = source
+            ? { "aria-roledescription": "edge", "data-source": source, "data-target": target }
+            : { "aria-roledescription": "latent confounder", "data-pair": key };
         const parts = {
-            hit: draw("path", { class: "cf-hit", role: "button", "aria-roledescription": first.edge ? "edge" : "latent confounder", ...ends }),
+            hit: draw("path", { class: "cf-hit", role: "button", ...traits }),
             line: draw("path", { class: "cf-line" }),
             heads: draw("path", { class: "cf-head" }),
             cuts: draw("g", { class: "cf-cuts" }),
@@ -156,7 +166,8 @@ export function createStage() {
         say(parts.tip, label);
         while (parts.cuts.childElementCount > cuts.length) parts.cuts.lastChild.remove();
         while (parts.cuts.childElementCount < cuts.length) {
-            parts.cuts.append(draw("g", {}, draw("circle", { r: "7" }), draw("path", { d: "M-3.6-3.6 3.6 3.6M3.6-3.6-3.6 3.6" })));
+            const cross = draw("path", { d: "M-3.6-3.6 3.6 3.6M3.6-3.6-3.6 3.6" });
+            parts.cuts.append(draw("g", {}, draw("circle", { r: "7" }), cross));
         }
         cuts.forEach((end, i) => {
             const [x, y] = alongCurve(curve, end * 24);
@@ -171,6 +182,7 @@ export function createStage() {
 
     /** Show a card elsewhere while it is dragged, with its lines. */
     function place(name, at) {
+        if (!cardOf.has(name)) return;
         scene.places.set(name, at);
         for (const key of scene.routes.keys()) if (key.split("\n").includes(name)) scene.routes.delete(key);
         put(cardOf.get(name).root, at);
@@ -179,12 +191,13 @@ export function createStage() {
 
     function see(next) {
         view = { ...next, zoom: Math.max(ZOOMS[0], Math.min(ZOOMS[1], next.zoom)) };
-        world.style.transform = `translate(${view.x.toFixed(2)}px, ${view.y.toFixed(2)}px) scale(${view.zoom.toFixed(4)})`;
+        const { x, y, zoom } = view;
+        world.style.transform = `translate(${x.toFixed(2)}px, ${y.toFixed(2)}px) scale(${zoom.toFixed(4)})`;
         set(element, { "data-far": view.zoom < FAR || null });
         element.style.setProperty("--cf-zoom", view.zoom.toFixed(3));
     }
 
-    /** Show all of the graph, in the middle and not larger than life; or (readable) as much as leaves names readable. */
+    /** Show all of the graph, not larger than life; or, to be readable, as much of it as leaves names readable. */
     function fit(readable = false) {
         const room = [element.clientWidth, element.clientHeight];
         if (!scene?.places.size || !room[0] || !room[1]) return;
@@ -214,6 +227,14 @@ export function createStage() {
         const zoom = Math.max(ZOOMS[0], Math.min(ZOOMS[1], view.zoom * factor));
         const [x, y] = around;
         see({ zoom, x: x - ((x - view.x) * zoom) / view.zoom, y: y - ((y - view.y) * zoom) / view.zoom });
+    }
+
+    /** The point of the picture that is in the middle of the stage. */
+    function middle() {
+        return [
+            (element.clientWidth / 2 - view.x) / view.zoom,
+            (element.clientHeight / 2 - view.y) / view.zoom,
+        ];
     }
 
     /** Move the picture so that a concept is seen. */
@@ -248,24 +269,12 @@ export function createStage() {
     }
 
     return {
-        element, show, place, see, fit, point, zoomBy, reveal, rubber, boxOf,
+        element, show, place, see, fit, point, middle, zoomBy, reveal, rubber, boxOf,
         view: () => view,
         card: (name) => cardOf.get(name)?.root,
         edge: (source, target) => edgeOf.get(`${source}\n${target}`)?.hit,
         arc: (pair) => arcOf.get(pair.join("\n"))?.hit,
     };
-}
-
-/**
- * The size of all cards: as wide as the longest words, within limits. It does not depend on the intervention, so that
- * nothing moves when one is chosen.
- */
-export function cardSize(graph, measure) {
-    const widths = graph.concepts.map(({ name, value, confidence }) => {
-        const sure = confidence !== null && confidence < 0.995 ? 34 : 0;
-        return Math.max(measure(name, true) + 26, measure(value ?? "") + 26 + sure);
-    });
-    return { width: Math.round(Math.min(WIDTHS[1], Math.max(WIDTHS[0], ...widths))), height: CARD_HEIGHT };
 }
 
 /** Make, show and remove elements so that there is one for each key, in order. */

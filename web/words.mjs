@@ -18,6 +18,9 @@ export const LINES = {
 
 export const EMPTY = "Add a concept to draw a graph by hand, or connect concepts, a graph or a language model and run.";
 
+export const GESTURES = "Click a value to set it. Drag a card to move it. Drag the blue dot of a card to what it "
+    + "causes, the pink one to what shares an unseen cause with it. Double-click the background to add a concept.";
+
 /** "a", "a and b", "a, b and c", ... */
 export function listed(words, most = 6) {
     if (words.length > most) return `${words.slice(0, most).join(", ")} and ${words.length - most} more`;

@@ -42,7 +42,7 @@ def test_settings_of_the_language_model(one_canvas):
     page.evaluate("() => app.extensionManager.command.execute('Comfy.ShowSettingsDialog')")
     dialog = page.get_by_role("dialog")
     dialog.get_by_placeholder("Search Settings").first.fill("language model")
-    key = dialog.get_by_role("textbox", name="Key of that server")
+    key = dialog.get_by_role("textbox", name="Key of the first of these servers")
     expect(key).to_have_attribute("type", "password")
     try:
         key.fill("not to be seen")

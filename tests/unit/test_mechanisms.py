@@ -388,6 +388,6 @@ def test_a_real_small_model():
     assert np.abs(shares[0] - shares[1]).max() > 0.01
     first = plan(model, fixed={"shoes": "clean"})
     assert first == plan(model, fixed={"shoes": "clean"})
-    assert first["street"].probability == pytest.approx(gumbel_posterior(*shares, 0).max())
+    assert first["street"].probability == pytest.approx(gumbel_posterior(*shares, 0).max(), abs=1e-4)
     for name in ("street", "mood", "noise"):
         assert street().concepts[name].match(first[name].counterfactual) and first[name].reason
