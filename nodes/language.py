@@ -61,7 +61,7 @@ class LoadLanguageModel(io.ComfyNode):
                     "models with config.json and safetensors.",
                 ),
             ],
-            outputs=[types.Language.Output("language", tooltip="The language model, for Build Causal Graph.")],
+            outputs=[types.Language.Output("language", tooltip="For Build Causal Graph, What If and others.")],
         )  # fmt: skip
 
     @classmethod
@@ -122,7 +122,7 @@ class LanguageServer(io.ComfyNode):
                     tooltip="How many questions are under way at once. More is faster if the server can take it.",
                 ),
             ],
-            outputs=[types.Language.Output("language", tooltip="The language model, for Build Causal Graph.")],
+            outputs=[types.Language.Output("language", tooltip="For Build Causal Graph, What If and others.")],
         )  # fmt: skip
 
     @classmethod
@@ -159,7 +159,7 @@ class LanguageFromCLIP(io.ComfyNode):
                     "The CLIP of Stable Diffusion cannot.",
                 ),
             ],
-            outputs=[types.Language.Output("language", tooltip="The language model, for Build Causal Graph.")],
+            outputs=[types.Language.Output("language", tooltip="For Build Causal Graph, What If and others.")],
         )  # fmt: skip
 
     @classmethod

@@ -20,10 +20,11 @@ __all__ = ["add_arguments", "run", "table"]
 
 def run(args: argparse.Namespace) -> dict[str, float]:
     """The metrics of :func:`causal_core.bench.chain.run`, for the language model with names that end in ``_llm``."""
-    metrics = chain.run(args)
+    read = chain.readings(args)
+    metrics = chain.run(args, found=read)
     model = open_for(args)
     if model is None:
         return metrics
     model = Cached(model)
     found = discover(get_world("cottage").concepts(), model)
-    return metrics | chain.run(args, found.graph, lambda graph: language_mechanism(graph, model))
+    return metrics | chain.run(args, found.graph, lambda graph: language_mechanism(graph, model), read)

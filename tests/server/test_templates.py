@@ -237,7 +237,7 @@ def test_stable_diffusion(template):
 
 
 def test_language_model(template):
-    """The small model runs; what it says is a weak guess, so that only what it was told, and the question, are checked."""
+    """What the small model says is a weak guess: only what it was told, and the question, are checked."""
     from causal_core.language.smollm2 import converted
 
     converted(fetch=True)
