@@ -20,6 +20,7 @@ PARTS = {
     "mechanisms": "mechanisms",
     "extraction": "extraction",
     "chain": "graph_chain",
+    "editor": "editor",
 }
 
 

@@ -5,6 +5,7 @@ Any Chromium of the machine will do; where there is none, Playwright's own or th
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -114,13 +115,15 @@ def open_comfyui(
     page.set_default_timeout(1000 * OPEN_SECONDS)
     page.on("pageerror", lambda error: on_error(f"exception: {error}"))
     page.on("console", lambda m: on_error(f"{m.location.get('url', '')}: {m.text}") if m.type == "error" else None)
+    # Told to the server beforehand: on its first start, the page opens the browser of templates over the canvas.
+    for name, value in {"Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": vue}.items():
+        page.request.post(f"{url}/settings/{name}", data=json.dumps(value))
     page.goto(url, wait_until="domcontentloaded")
     page.wait_for_function(
         "() => window.app?.extensionManager?.setting && window.LiteGraph?.registered_node_types.CausalGraphBuilder"
-        " && app.canvas"
+        # At its start the page shows a workflow, or the browser of templates: before that, it is not ready.
+        " && app.canvas && (app.graph.nodes.length || document.querySelector('[role=dialog]'))"
     )
-    change_setting(page, "Comfy.VueNodes.Enabled", vue)
-    change_setting(page, "Comfy.TutorialCompleted", True)
     empty_canvas(page)
     return page
 
@@ -132,9 +135,12 @@ def change_setting(page: Page, name: str, value: Any) -> None:
 
 def empty_canvas(page: Page) -> None:
     """Close what lies over the canvas, take all nodes off it, and show it in its usual place."""
+    dialog = page.locator("[role=dialog]")
+    while dialog.count():
+        page.keyboard.press("Escape")
+        dialog.first.wait_for(state="detached")
     page.evaluate(
         """() => {
-            document.querySelectorAll('.p-dialog-close-button').forEach((button) => button.click());
             app.canvas.deselectAll?.();
             app.graph.clear();
             app.canvas.ds.scale = 1;
