@@ -31,6 +31,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         layer = item.path.relative_to(ROOT / "tests").parts[0]
         if layer in LAYERS:
             item.add_marker(layer)
+    # The quick ones first, and browsers last: Playwright leaves an event loop behind, in which no other can be started.
+    items.sort(key=lambda item: next((i for i, layer in enumerate(LAYERS) if item.get_closest_marker(layer)), -1))
 
 
 @pytest.fixture(scope="session")
