@@ -43,9 +43,15 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ),
     ("fetch", "smollm2"): Command("language.smollm2", "fetch the small language model, once (93 MB)"),
     ("train", "demo-model"): Command("demo.train", "train the bundled text-to-image model"),
+    ("train", "autoencoder"): Command(
+        "autoencoder.train", "train a causal autoencoder (CausalDiffAE) on a world's scenes or a folder of pictures"
+    ),
     ("train", "reader"): Command("worlds.reader", "train the network that reads a scene's concepts off its picture"),
     ("bench", "csg"): Command("bench.csg", "measure counterfactual edits against the true counterfactuals"),
     ("bench", "graph"): Command("bench.graph", "measure causal graphs, and what leads to them, against known truths"),
+    ("bench", "autoencoder"): Command(
+        "bench.autoencoder", "measure causal autoencoders against true counterfactuals and other methods"
+    ),
     ("bench", "ablation"): Command("bench.ablation", "measure every constant of the guidance around its default"),
     ("bench", "overhead"): Command(
         "bench.overhead", "measure the time and memory that attention capture and masks take"

@@ -12,13 +12,17 @@ from collections.abc import Callable
 
 from ..errors import unknown
 from .base import Scene, World
+from .circuit import Circuit
 from .cottage import Cottage
+from .digits import Digits
 from .pendulum import Pendulum
 
 WORLDS: dict[str, Callable[[], World]] = {
     "cottage": Cottage,
     "pendulum": Pendulum,
     "pendulum-noise": lambda: Pendulum(noisy=True),
+    "digits": Digits,
+    "circuit": Circuit,
 }
 
 __all__ = ["WORLDS", "Scene", "World", "get_world"]

@@ -94,13 +94,23 @@ class SceneData:
     def scene(self, index: int) -> Any:
         """The scene of an index, the same in every run."""
         seed = FIRST_SEED + self.seed * 100_000_000 + index
-        if index % 2 == 0:
-            return self.world.sample(seed)
         if index % 4 == 1:
             return self.world.sample(seed, mode="uniform")
+        return self.world.sample(seed, do=self._do(index, seed))
+
+    def _do(self, index: int, seed: int) -> dict[str, str]:
+        """The random intervention of every fourth scene."""
+        if index % 4 != 3:
+            return {}
         rng = np.random.default_rng(seed)
         chosen = [name for name in self.names if self.domains[name] and rng.random() < 1.5 / len(self.names)]
-        return self.world.sample(seed, do={name: str(rng.choice(self.domains[name])) for name in chosen})
+        return {name: str(rng.choice(self.domains[name])) for name in chosen}
+
+    def intervened(self, index: int) -> frozenset[str]:
+        """Variables of the scene of an index that do not follow their mechanisms."""
+        if index % 4 == 1:
+            return frozenset(self.names)
+        return frozenset(self._do(index, FIRST_SEED + self.seed * 100_000_000 + index))
 
     def batch(self, indices: Sequence[int]) -> tuple[np.ndarray, list[dict[str, str]]]:
         """Pictures, uint8 [B, size, size, 3], and the values of their concepts in caption order."""

@@ -16,6 +16,7 @@ from causal_core.demo.latents import PatchPCA
 from causal_core.demo.model import DemoModel, from_uint8, generate, to_uint8
 from causal_core.demo.tokenizer import END, PAD, START, UNKNOWN, WordTokenizer
 from causal_core.errors import CounterfactError
+from causal_core.training import CHECKPOINT, PREVIOUS
 from causal_core.worlds.dataset import SceneData
 
 TINY = DemoConfig("tiny", size=16, patch=4, latent_channels=8, widths=(32,), text_width=16, text_heads=2, max_length=16)
@@ -208,15 +209,15 @@ def _trainer(data):
 def test_resumed_training_equals_uninterrupted_training(data, tmp_path):
     whole = _trainer(data)
     for _ in range(4):
-        whole.train_step(100)
+        whole.update(whole.losses()["loss"], 100)
     stopped = _trainer(data)
     for _ in range(2):
-        stopped.train_step(100)
+        stopped.update(stopped.losses()["loss"], 100)
     stopped.save(tmp_path)
     resumed = train.Trainer(TINY, data, batch=4, seed=9)
     assert resumed.resume(tmp_path) and resumed.images == 8
     for _ in range(2):
-        resumed.train_step(100)
+        resumed.update(resumed.losses()["loss"], 100)
     for name in ("model", "average"):
         want, got = getattr(whole, name).state_dict(), getattr(resumed, name).state_dict()
         assert all(torch.equal(want[key], got[key]) for key in want)
@@ -226,14 +227,14 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(data, tmp_path):
     trainer = _trainer(data)
     assert not trainer.resume(tmp_path)
     for _ in range(2):
-        trainer.train_step(100)
+        trainer.update(trainer.losses()["loss"], 100)
         trainer.save(tmp_path)
-    newest = tmp_path / train.CHECKPOINT
+    newest = tmp_path / CHECKPOINT
     newest.write_bytes(newest.read_bytes()[:1000])
     assert trainer.resume(tmp_path) and trainer.step == 1
     newest.unlink()
     assert trainer.resume(tmp_path) and trainer.step == 1
-    (tmp_path / train.PREVIOUS).write_bytes(b"")
+    (tmp_path / PREVIOUS).write_bytes(b"")
     with pytest.raises(CounterfactError, match="empty folder"):
         trainer.resume(tmp_path)
 

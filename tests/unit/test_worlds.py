@@ -10,7 +10,9 @@ from PIL import Image
 from causal_core.attention.spans import phrase_spans
 from causal_core.demo.tokenizer import WordTokenizer
 from causal_core.errors import CounterfactError
-from causal_core.worlds import WORLDS, Scene, cli, get_world
+from causal_core.worlds import WORLDS, Scene, cli, digits, get_world
+from causal_core.worlds.beta import beta_cdf, beta_quantile
+from causal_core.worlds.circuit import BUTTONS, pressed
 from causal_core.worlds.pendulum import mechanism
 
 COTTAGE = get_world("cottage")
@@ -113,6 +115,163 @@ def test_pendulum_follows_its_formulas_and_keeps_noise():
     assert after.values["light"] == scene.values["light"]
 
 
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def numbers(scene):
+    return {name: float(value) for name, value in scene.values.items()}
+
+
+def test_thickness_and_intensity_of_digits_follow_their_equations():
+    world = get_world("digits")
+    scenes = [world.sample(seed) for seed in range(1500)]
+    thickness, intensity = np.array([[float(s.values[k]) for k in ("thickness", "intensity")] for s in scenes]).T
+    assert thickness.mean() == pytest.approx(2.5, abs=0.06) and thickness.std() == pytest.approx(0.632, abs=0.04)
+    share = (intensity - 64) / 191
+    noise = (np.log(share / (1 - share)) - 2 * (thickness - 2.5)) / 0.5
+    assert noise == pytest.approx([s.noise["intensity"] for s in scenes], abs=1e-6)
+    assert abs(noise.mean()) < 0.1 and noise.std() == pytest.approx(1.0, abs=0.06)
+    counts = np.bincount([int(s.values["digit"]) for s in scenes], minlength=10)
+    assert counts.min() > 100 and counts.max() < 200
+
+
+def test_counterfactual_digits_keep_noise_and_hand():
+    world = get_world("digits")
+    scene = world.sample(4, {"digit": "3"})
+    before, after = numbers(scene), numbers(world.counterfactual(scene, {"digit": "3", "thickness": "3.5"}))
+    assert after["intensity"] == pytest.approx(64 + 191 * sigmoid(2 * (3.5 - 2.5) + 0.5 * scene.noise["intensity"]))
+    assert numbers(world.counterfactual(scene, {"digit": "7", "intensity": "99"})) == {
+        "digit": 7, "thickness": before["thickness"], "intensity": 99,
+    }  # fmt: skip
+    # The same strokes, thinner: dimmer ink nowhere where there was none.
+    thin = world.render(world.counterfactual(scene, {"digit": "3", "thickness": "1.2", "intensity": "255"}), 64)
+    thick = world.render(world.counterfactual(scene, {"digit": "3", "thickness": "4", "intensity": "255"}), 64)
+    assert (thin <= thick).all() and thick.sum() > 2 * thin.sum()
+
+
+def test_the_hand_does_not_depend_on_the_digit(monkeypatch):
+    world = get_world("digits")
+    monkeypatch.setattr(digits, "GLYPHS", digits.GLYPHS[:3] + digits.GLYPHS[7:8] + digits.GLYPHS[4:])
+    for seed in range(5):
+        three, seven = (world.render(world.counterfactual(world.sample(seed), {"digit": d}), 32) for d in "37")
+        assert np.array_equal(three, seven)
+
+
+def test_ink_has_the_thickness_and_the_grey_level_of_its_labels():
+    world, size = get_world("digits"), 168  # six pixels to a unit of thickness
+    for seed in range(2):
+        scene = world.sample(seed)
+        thin, thick = (
+            world.render(world.counterfactual(scene, {"thickness": t, "intensity": "200"}), size) for t in ("1", "4")
+        )
+        assert thick.max() == 200 and np.array_equal(thick[..., 0], thick[..., 2])
+        ink = np.argwhere(thin[..., 0] > 100)
+        rows, columns = np.indices((size, size))[:, ::3, ::3]
+        nearest = np.sqrt(((np.stack([rows, columns], -1)[:, :, None] - ink) ** 2).sum(-1).min(-1))
+        # Three units wider: the ink reaches one and a half further to each side, nine pixels.
+        thick = thick[::3, ::3, 0]
+        assert (thick[nearest < 8.5] > 100).all() and (thick[nearest > 9.6] < 100).all()
+
+
+def test_digits_differ_from_each_other_and_from_hand_to_hand():
+    world = get_world("digits")
+    clear = {"thickness": "2.5", "intensity": "255"}
+    glyphs = [[world.render(world.sample(s, {"digit": str(d), **clear}), 32) / 255 for d in range(10)] for s in (1, 2)]
+    for a in range(10):
+        assert np.abs(glyphs[0][a] - glyphs[1][a]).mean() > 0.02
+        for b in range(a):
+            assert np.abs(glyphs[0][a] - glyphs[0][b]).mean() > 0.03
+
+
+def test_lamps_of_the_circuit_follow_their_equations():
+    world = get_world("circuit")
+    assert [pressed(BUTTONS[lamp], lamp) for lamp in BUTTONS] == [1, 1, 1]
+    assert [pressed(at, "blue") for at in (0.275, 0.35, 0.5)] == pytest.approx([0.75, 0, 0])
+    assert world.graph().depth_from(["arm"]) == {"arm": 0, "blue": 1, "green": 1, "red": 1}
+    assert world.graph().parents("red") == ("arm", "blue", "green")
+    for seed in range(20):
+        scene = world.sample(seed)
+        for do in ({}, {"arm": "0.2"}, {"blue": "0.9"}, {"arm": "0.8", "blue": "0"}):
+            after = world.counterfactual(scene, do)
+            v = numbers(after)
+            for lamp in ("blue", "green", "red"):
+                if lamp in do:
+                    continue
+                drive = pressed(v["arm"], lamp) + (v["blue"] + v["green"] if lamp == "red" else 0)
+                mean = 0.2 + 0.6 * min(1.0, drive)
+                assert beta_cdf(v[lamp], 5 * mean, 5 - 5 * mean) == pytest.approx(scene.noise[lamp], abs=1e-9)
+    lit = np.mean([numbers(world.sample(seed, {"arm": "0.2"}))["blue"] for seed in range(300)])
+    dark = np.mean([numbers(world.sample(seed, {"arm": "0.8"}))["blue"] for seed in range(300)])
+    assert (lit, dark) == pytest.approx((0.8, 0.2), abs=0.05)
+
+
+def test_beta_distribution_has_its_closed_forms_and_its_quantiles_invert_it():
+    for x in (0.0, 1e-9, 0.01, 0.3, 0.5, 0.77, 0.999, 1.0):
+        assert beta_cdf(x, 3.5, 1) == pytest.approx(x**3.5, rel=1e-12)
+        assert beta_cdf(x, 1, 2.5) == pytest.approx(1 - (1 - x) ** 2.5, abs=1e-14)
+        assert beta_cdf(x, 2, 3) == pytest.approx(6 * x**2 - 8 * x**3 + 3 * x**4, abs=1e-14)
+        assert beta_cdf(x, 0.5, 0.5) == pytest.approx(2 / np.pi * np.arcsin(np.sqrt(x)), abs=1e-13)
+        assert beta_cdf(x, 60, 40) == pytest.approx(1 - beta_cdf(1 - x, 40, 60), abs=1e-11)
+    for a in (0.3, 1.0, 1.7, 4.0, 60.0):
+        quantiles = [beta_quantile(u, a, 5 - min(a, 4.0)) for u in np.linspace(0, 1, 41)]
+        assert quantiles[0] == 0 and quantiles[-1] == 1 and np.all(np.diff(quantiles) > 0)
+        for u, x in list(zip(np.linspace(0, 1, 41), quantiles))[1:-1]:
+            assert beta_cdf(x, a, 5 - min(a, 4.0)) == pytest.approx(u, abs=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("name", "do", "free"),
+    [
+        ("digits", {"digit": "8"}, ()),
+        ("digits", {"thickness": "4.5"}, ()),
+        ("circuit", {"red": "1.0"}, ("arm", "blue", "green")),
+        ("circuit", {"blue": "1.0"}, ("arm", "green")),
+        ("circuit", {"arm": "0.5"}, ()),
+    ],
+)
+def test_only_what_follows_from_an_intervention_moves(name, do, free):
+    world = get_world(name)
+    for seed in range(4):
+        scene = world.sample(seed)
+        after = world.counterfactual(scene, do)
+        (cause,) = do
+        affected = {cause, *world.graph().descendants(cause)}
+        assert all(scene.values[n] == after.values[n] for n in set(scene.values) - affected)
+        moved = (world.render(scene, 64) != world.render(after, 64)).any(-1)
+        masks, later = world.masks(scene, 64), world.masks(after, 64)
+        region = sum(masks[n] + later[n] for n in affected) > 0
+        assert moved.any() and not (moved & ~region).any()
+        for other in free:
+            assert not (moved & (masks[other] > 0)).any(), other
+
+
+@pytest.mark.parametrize("name", ["digits", "circuit"])
+def test_every_value_lies_in_its_domain_or_interval(name):
+    world = get_world(name)
+    for seed in range(200):
+        for mode in ("observational", "uniform"):
+            world.concepts(world.sample(seed, mode=mode).values)
+    assert getattr(world, "grey", False) == (name == "digits")
+    with pytest.raises(CounterfactError, match="mode"):
+        world.sample(0, mode="random")
+
+
+@pytest.mark.parametrize(
+    ("name", "do", "words"),
+    [
+        ("digits", {"digit": "12"}, "values: 0, 1, 2"),
+        ("digits", {"thickness": "9"}, "from 1 to 5.5"),
+        ("circuit", {"bleu": "1"}, "Did you mean 'blue'"),
+        ("circuit", {"arm": "left"}, "finite"),
+    ],
+)
+def test_interventions_must_lie_in_the_domain(name, do, words):
+    world = get_world(name)
+    with pytest.raises(CounterfactError, match=words):
+        world.counterfactual(world.sample(0), do)
+
+
 @pytest.mark.parametrize(
     ("do", "words"), [({"sesaon": "winter"}, "season"), ({"season": "monsoon"}, "spring, summer, autumn, winter")]
 )
@@ -151,6 +310,15 @@ def test_command_writes_the_same_bytes_twice(tmp_path):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     after = Scene.from_json((tmp_path / "a" / "cottage_4_counterfactual.json").read_text())
     assert after.values["season"] == "winter"
+
+
+@pytest.mark.parametrize(("name", "do"), [("digits", "thickness = 4, digit = 2"), ("circuit", "arm = 0.5")])
+def test_command_draws_every_world(name, do, tmp_path):
+    words = ("counterfactual", "--world", name, "--size", "32", "--do", do, "--out", str(tmp_path))
+    assert cli.main(_arguments(*words)) == 0
+    factual, counterfactual = (Image.open(tmp_path / f"{name}_0_{k}.png") for k in ("factual", "counterfactual"))
+    assert factual.size == (32, 32) and factual.info["caption"] != counterfactual.info["caption"]
+    assert np.abs(np.asarray(factual).astype(int) - np.asarray(counterfactual)).max() > 60
 
 
 @pytest.mark.parametrize(

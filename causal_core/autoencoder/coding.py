@@ -1,0 +1,210 @@
+"""How the variables of a causal graph become the latent vector of the autoencoder, and back.
+
+A continuous variable is one number, its label scaled so that the interval becomes -1..1; a discrete one is a vector
+on the simplex, one place a value. Latents are aligned with labels by construction: z *is* the label, up to what the
+encoder misreads (label-informed prior of CausalDiffAE, Komanduri et al. 2024, in the limit of a narrow prior).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from ..concepts import Concept
+from ..errors import CounterfactError, unknown
+from ..graph import CausalGraph
+
+LEAST = 1e-12
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One variable of the latent vector.
+
+    Attributes
+    ----------
+    name : the concept's name
+    domain : values of a discrete variable, in the order of its places; empty for a continuous one
+    interval : lowest and highest label of a continuous variable
+    """
+
+    name: str
+    domain: tuple[str, ...] = ()
+    interval: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if bool(self.domain) == (self.interval is not None) or len(self.domain) == 1:
+            raise CounterfactError(
+                f"variable {self.name!r} needs either two or more values, or an interval of numbers such as 0..1"
+            )
+        if self.interval and not self.half > LEAST:
+            raise CounterfactError(f"the interval of {self.name!r} is too narrow: give it limits further apart")
+
+    @property
+    def width(self) -> int:
+        """Places in the latent vector."""
+        return len(self.domain) or 1
+
+    @property
+    def half(self) -> float:
+        """Half the interval: what one unit of z is in the units of the label."""
+        low, high = self.interval
+        return (high - low) / 2
+
+    @cached_property
+    def _concept(self) -> Concept:
+        return Concept(self.name, self.domain)
+
+    def vector(self, value: str, clamp: bool = False) -> list[float]:
+        """Places of a value.
+
+        Raises
+        ------
+        CounterfactError
+            If the value is not in the domain, no number, or outside the interval (unless ``clamp`` moves it inside).
+        """
+        if self.domain:
+            matched = self._concept.match(value)
+            return [float(v == matched) for v in self.domain]
+        number = _number(value, self.name)
+        low, high = self.interval
+        if not low <= number <= high:
+            if not clamp:
+                raise CounterfactError(
+                    f"{self.name} = {number:g} is outside {low:g}..{high:g}, the range that the autoencoder was "
+                    "trained on; choose a value inside, or allow clamping"
+                )
+            number = min(max(number, low), high)
+        return [(number - (low + high) / 2) / self.half]
+
+    def value(self, places: Sequence[float]) -> str:
+        """The value that places stand for: the largest, or the number in the label's units."""
+        if self.domain:
+            return self.domain[max(range(len(self.domain)), key=lambda k: places[k])]
+        return repr(sum(self.interval) / 2 + places[0] * self.half)
+
+
+def _number(value: str, name: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise CounterfactError(f"{name}: {value!r} is no number")
+    return number
+
+
+@dataclass(frozen=True)
+class Coding:
+    """The variables of a graph in topological order, and where each stands in the latent vector.
+
+    Attributes
+    ----------
+    variables : causes first
+    parents : for each variable the indices of its parents
+
+    Examples
+    --------
+    >>> graph = CausalGraph.from_edges([("angle", "shadow")], concepts=Concepts((
+    ...     Concept("angle", interval=(0, 10)), Concept("shadow", ("short", "long")))))
+    >>> coding = Coding.of(graph)
+    >>> coding.vector({"angle": "5", "shadow": "long"}).tolist()
+    [0.0, 0.0, 1.0]
+    >>> coding.values(coding.vector({"angle": "10", "shadow": "short"}))
+    {'angle': '10.0', 'shadow': 'short'}
+    """
+
+    variables: tuple[Variable, ...]
+    parents: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self) -> None:
+        if not self.variables:
+            raise CounterfactError("the graph has no concept: an autoencoder needs at least one variable")
+        if any(p >= i for i, ps in enumerate(self.parents) for p in ps) or len(self.parents) != len(self.variables):
+            raise CounterfactError("variables of an autoencoder must come causes first")
+
+    @classmethod
+    def of(cls, graph: CausalGraph) -> Coding:
+        """The coding of a graph whose concepts have domains or intervals."""
+        order = graph.topological_order()
+        variables = tuple(Variable(c.name, c.domain, c.interval) for c in map(graph.concepts.__getitem__, order))
+        return cls(variables, tuple(tuple(order.index(p) for p in graph.parents(name)) for name in order))
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(v.name for v in self.variables)
+
+    @cached_property
+    def places(self) -> tuple[slice, ...]:
+        """Where each variable stands in the latent vector."""
+        ends = [0]
+        for v in self.variables:
+            ends.append(ends[-1] + v.width)
+        return tuple(slice(a, b) for a, b in zip(ends, ends[1:]))
+
+    @property
+    def width(self) -> int:
+        """Length of the latent vector."""
+        return self.places[-1].stop
+
+    def index(self, name: str) -> int:
+        """Number of the variable of that name; raises CounterfactError that lists the known ones."""
+        if name not in self.names:
+            raise unknown("variable of the autoencoder", name, self.names, "variables")
+        return self.names.index(name)
+
+    def descendants(self, index: int) -> tuple[int, ...]:
+        """Numbers of the variables that depend on one, causes first."""
+        reached = {index}
+        for i, ps in enumerate(self.parents):
+            if reached.intersection(ps):
+                reached.add(i)
+        return tuple(sorted(reached - {index}))
+
+    def vector(self, values: Mapping[str, str | None]) -> torch.Tensor:
+        """Latent vector [width] of labels; NaN where a label is missing or None."""
+        places: list[float] = []
+        for v in self.variables:
+            value = values.get(v.name)
+            places += [math.nan] * v.width if value is None else v.vector(value)
+        return torch.tensor(places)
+
+    def values(self, z: torch.Tensor) -> dict[str, str]:
+        """Readable value of every variable of a latent vector [width]."""
+        return {v.name: v.value(z[where].tolist()) for v, where in zip(self.variables, self.places)}
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """Plain JSON data."""
+        return [
+            {
+                "name": v.name,
+                "domain": list(v.domain),
+                "interval": list(v.interval) if v.interval else None,
+                "parents": [self.names[p] for p in ps],
+            }
+            for v, ps in zip(self.variables, self.parents)
+        ]
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Coding:
+        """The inverse of :meth:`to_dict`; raises CounterfactError for anything else."""
+        try:
+            names = [str(item["name"]) for item in data]
+            variables = tuple(
+                Variable(
+                    Concept(str(item["name"])).name,
+                    tuple(map(str, item["domain"])),
+                    tuple(map(float, item["interval"])) if item["interval"] else None,
+                )
+                for item in data
+            )
+            return cls(variables, tuple(tuple(names.index(p) for p in item["parents"]) for item in data))
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, CounterfactError):
+                raise
+            raise CounterfactError(f"the list of variables is damaged ({error}); export the weights again") from None

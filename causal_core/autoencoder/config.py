@@ -1,0 +1,130 @@
+"""Everything that fixes an autoencoder and its training: sizes, losses and schedule are data, not code."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from ..errors import CounterfactError, finite, unknown
+
+PREDICTIONS, SCHEDULES, WEIGHTINGS = ("v", "epsilon"), ("cosine", "linear"), ("min_snr", "uniform")
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """Sizes, losses and schedule.
+
+    Attributes
+    ----------
+    name : name of the preset
+    world : world whose scenes it is trained on; empty for a folder of images
+    size, channels : side of the square pictures in pixels, and 3 for colour or 1 for grey
+    patch : side in pixels of the square that becomes one position of the decoder
+    widths, layers, attention_levels : channels of each level of the decoder, blocks a level, and on how many of the
+        lowest levels there is attention
+    encoder_widths, encoder_hidden : channels of the encoder's convolutions, units of its last layer
+    residual : numbers of the residual code, which holds what no variable says
+    prediction, schedule, weighting : what the decoder predicts ("v", or the paper's "epsilon"), the noise levels
+        ("cosine", or the paper's "linear") and the loss weight over them ("min_snr", or the paper's "uniform")
+    alignment, mechanism, prior, independence : weights of the loss terms, see :mod:`.objective`
+    label_share : how often in training the decoder sees the label in place of the encoder's reading
+    drop_all, drop_one, drop_residual : how often it sees no variable at all, lacks one variable, lacks the residual
+    batch, images, learning_rate, warm_up, ema : pictures a step and in all, peak rate, steps until it is reached, and
+        the decay of the averaged weights
+    """
+
+    name: str = "custom"
+    world: str = ""
+    size: int = 64
+    channels: int = 3
+    patch: int = 4
+    widths: tuple[int, ...] = (64, 96, 128)
+    layers: int = 1
+    attention_levels: int = 1
+    encoder_widths: tuple[int, ...] = (32, 48, 64, 96)
+    encoder_hidden: int = 256
+    residual: int = 8
+    prediction: str = "v"
+    schedule: str = "cosine"
+    weighting: str = "min_snr"
+    alignment: float = 1.0
+    mechanism: float = 1.0
+    prior: float = 1e-3
+    independence: float = 0.1
+    label_share: float = 0.5
+    drop_all: float = 0.1
+    drop_one: float = 0.05
+    drop_residual: float = 0.5
+    batch: int = 32
+    images: int = 200_000
+    learning_rate: float = 1e-3
+    warm_up: int = 300
+    ema: float = 0.999
+
+    def __post_init__(self) -> None:
+        for name in ("widths", "encoder_widths"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        sizes = ("size", "patch", "layers", "encoder_hidden", "batch", "images", "warm_up")
+        for name in sizes:
+            self._whole(name, getattr(self, name), 1, 10**9 if name in ("images", "warm_up") else 8192)
+        self._whole("channels", self.channels, 1, 4)
+        self._whole("residual", self.residual, 1, 1024)
+        for name in ("widths", "encoder_widths"):
+            for width in getattr(self, name):
+                self._whole(name, width, 8, 4096)
+        if not self.widths or not self.encoder_widths:
+            raise CounterfactError("autoencoder config: widths and encoder_widths need at least one number each")
+        if any(w % 16 for w in self.widths) or any(w % 8 for w in self.encoder_widths):
+            raise CounterfactError("autoencoder config: widths must be multiples of 16, encoder_widths of 8")
+        self._whole("attention_levels", self.attention_levels, 0, len(self.widths))
+        if any(w % 32 for w in self.widths[len(self.widths) - self.attention_levels :]):
+            raise CounterfactError("autoencoder config: widths with attention must be multiples of 32")
+        if self.size % (self.patch << (len(self.widths) - 1)):
+            raise CounterfactError(
+                f"autoencoder config: size {self.size} must be a multiple of patch times 2 for each further level of "
+                f"widths, {self.patch << (len(self.widths) - 1)}"
+            )
+        for name, known in (("prediction", PREDICTIONS), ("schedule", SCHEDULES), ("weighting", WEIGHTINGS)):
+            if getattr(self, name) not in known:
+                raise unknown(f"{name} in the autoencoder config:", getattr(self, name), known, f"{name}s")
+        for name in ("alignment", "mechanism", "prior", "independence", "learning_rate"):
+            finite(getattr(self, name), f"autoencoder config: {name}", 0.0, 1e6)
+        for name in ("label_share", "drop_all", "drop_one", "drop_residual", "ema"):
+            finite(getattr(self, name), f"autoencoder config: {name}", 0.0, 1.0)
+
+    @staticmethod
+    def _whole(name: str, value: Any, low: int, high: int) -> None:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise CounterfactError(f"autoencoder config: {name} must be a whole number from {low} to {high}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, data: Any) -> AutoencoderConfig:
+        """The inverse of :meth:`to_dict`; missing entries take their defaults, others than these are errors."""
+        if not isinstance(data, dict):
+            raise CounterfactError("autoencoder config: expected an object {...}")
+        known = {field.name for field in fields(cls)}
+        for key in data:
+            if key not in known:
+                raise unknown("entry of the autoencoder config:", key, sorted(known), "entries")
+        try:
+            return cls(**data)
+        except TypeError as error:
+            raise CounterfactError(f"autoencoder config: {error}") from None
+
+
+PRESETS = {
+    "pendulum": AutoencoderConfig("pendulum", world="pendulum"),
+    "cottage": AutoencoderConfig("cottage", world="cottage", encoder_widths=(32, 64, 96, 128), residual=32),
+    "digits": AutoencoderConfig("digits", world="digits", size=32, channels=1, patch=2, residual=16),
+}
+
+
+def get_config(name: str, **changes: Any) -> AutoencoderConfig:
+    """The preset of that name with some entries changed; raises CounterfactError that lists the known ones."""
+    if name not in PRESETS:
+        raise unknown("autoencoder config", name, PRESETS)
+    return replace(PRESETS[name], **changes)

@@ -1,0 +1,213 @@
+"""CausalDiffAE: a diffusion autoencoder with a structural causal model inside (Komanduri et al. 2024).
+
+Encode: the picture's variables and residual code are read, their noise u abducted, and the decoder's ODE solved
+backwards to x_T. Decode: intervene, predict, and solve it forwards under the new latents, from the same x_T: what no
+latent says stays as it was.
+
+    >>> model = CausalAutoencoder.load(weights)  # doctest: +SKIP
+    >>> latent = model.encode(picture)  # doctest: +SKIP
+    >>> model.decode(latent, {"light": "120"})  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import CounterfactError, finite
+from ..weights import read_tensors, write_tensors
+from .coding import Coding
+from .config import AutoencoderConfig
+from .diffusion import ROUNDS, Denoiser, decode, encode, levels
+from .mechanisms import Mechanisms
+from .networks import Decoder, Encoder
+
+KIND, SCHEMA_VERSION = "counterfact.autoencoder", 1
+DEFAULT_STEPS = 20
+MOST_STEPS = 1000
+
+OnEstimate = Callable[[torch.Tensor], object]
+
+
+@dataclass(frozen=True)
+class CausalLatent:
+    """What encoding a batch of pictures gives.
+
+    Attributes
+    ----------
+    z : [B, width] latents, causes first; places as in the model's coding
+    u : [B, width] their exogenous noise, u_i = z_i - f_i(z_parents)
+    residual : [B, R] what no variable says
+    noise : [B, C, H, W] x_T at the highest noise level, divided by it: about unit variance
+    steps : steps of the ODE it was made with; decoding takes the same
+    """
+
+    z: torch.Tensor
+    u: torch.Tensor
+    residual: torch.Tensor
+    noise: torch.Tensor
+    steps: int
+
+
+class CausalAutoencoder(nn.Module):
+    """Encoder, mechanisms and decoder with one config and one coding of the graph's variables.
+
+    Parameters
+    ----------
+    config : sizes and objective
+    coding : variables, causes first
+    provenance : where the weights come from (images seen, steps, data), JSON values
+    """
+
+    def __init__(self, config: AutoencoderConfig, coding: Coding, provenance: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        self.config, self.coding, self.provenance = config, coding, dict(provenance or {})
+        self.encoder = Encoder(config, coding)
+        self.mechanisms = Mechanisms(coding)
+        self.decoder = Decoder(config, coding)
+
+    @property
+    def device(self) -> torch.device:
+        return self.encoder.head.weight.device
+
+    def read(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents z [B, width] and residual codes [B, R] of pictures [B, C, H, W] in -1..1."""
+        readings, mean, _ = self.encoder(images)
+        return self.encoder.latents(readings), mean
+
+    @torch.no_grad()
+    def encode(
+        self,
+        images: torch.Tensor,
+        steps: int = DEFAULT_STEPS,
+        rounds: int = ROUNDS,
+        on_estimate: OnEstimate | None = None,
+    ) -> CausalLatent:
+        """Latents, noise and x_T of pictures [B, C, H, W] in -1..1.
+
+        ``on_estimate`` is called with each of the ``steps * rounds`` estimates of x0 [B, C, H, W].
+
+        Raises
+        ------
+        CounterfactError
+            If size or channels are not the model's.
+        """
+        self._check(images, steps)
+        z, r = self.read(images)
+        rising = levels(steps, self.config.schedule)
+        x = encode(_watched(self._denoiser(self.decoder.context(z, r)), on_estimate), images, rising, rounds)
+        return CausalLatent(z, self.mechanisms.abduct(z), r, x / rising[-1], steps)
+
+    def intervened(self, latent: CausalLatent, do: Mapping[str, str], clamp: bool = False) -> CausalLatent:
+        """The latents as they would have been under ``do``; residual and x_T stay."""
+        held = {}
+        for name, value in do.items():
+            i = self.coding.index(name)
+            vector = torch.tensor(self.coding.variables[i].vector(value, clamp)).to(latent.z)
+            held[i] = vector.expand(len(latent.z), -1)
+        z = self.mechanisms.counterfactual(latent.z, held)
+        return replace(latent, z=z, u=self.mechanisms.abduct(z))
+
+    @torch.no_grad()
+    def decode(
+        self,
+        latent: CausalLatent,
+        new: CausalLatent | None = None,
+        strength: float = 1.0,
+        on_estimate: OnEstimate | None = None,
+    ) -> torch.Tensor:
+        """Pictures [B, C, H, W] in -1..1 of latents, or of how they were changed.
+
+        Parameters
+        ----------
+        latent : as encoded
+        new : the same after :meth:`intervened`; without it the pictures come back as they were encoded
+        strength : w in D(x | z) + w (D(x | z_new) - D(x | z)): 0 changes nothing, 1 is the intervention, more overdoes
+            it
+        on_estimate : called with the estimate of x0 [B, C, H, W] at each step
+        """
+        finite(strength, "strength", 0.0, 10.0)
+        rising = levels(latent.steps, self.config.schedule)
+        factual = self._denoiser(self.decoder.context(latent.z, latent.residual))
+        denoise = factual
+        if new is not None and strength != 0:
+            changed = self._denoiser(self.decoder.context(new.z, new.residual))
+            denoise = changed if strength == 1 else _between(factual, changed, strength)
+        return decode(_watched(denoise, on_estimate), latent.noise * rising[-1], rising).clamp(-1, 1)
+
+    def counterfactual(
+        self, images: torch.Tensor, do: Mapping[str, str], steps: int = DEFAULT_STEPS, strength: float = 1.0
+    ) -> torch.Tensor:
+        """Pictures [B, C, H, W] as they would have been under ``do``: encode, intervene, decode."""
+        latent = self.encode(images, steps)
+        return self.decode(latent, self.intervened(latent, do), strength)
+
+    def _denoiser(self, context: torch.Tensor) -> Denoiser:
+        return lambda x, sigma: self.decoder.denoised(x, sigma, context)
+
+    def _check(self, images: torch.Tensor, steps: int) -> None:
+        wanted = (self.config.channels, self.config.size, self.config.size)
+        if images.ndim != 4 or tuple(images.shape[1:]) != wanted:
+            raise CounterfactError(
+                f"image: the autoencoder takes {wanted[1]} x {wanted[2]} pixels and {wanted[0]} channels, not "
+                f"{images.shape[-1]} x {images.shape[-2]} and {images.shape[1]}; allow resizing, or resize it first"
+            )
+        if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= MOST_STEPS:
+            raise CounterfactError(f"steps must be a whole number from 1 to {MOST_STEPS}")
+
+    def save(self, path: str | Path, dtype: torch.dtype = torch.float16) -> None:
+        """Write the one weights file, safetensors with config, variables and provenance as JSON in its header."""
+        document = {
+            "kind": KIND,
+            "schema_version": SCHEMA_VERSION,
+            "config": self.config.to_dict(),
+            "variables": self.coding.to_dict(),
+            "provenance": self.provenance,
+        }
+        write_tensors(path, {name: t.to(dtype) for name, t in self.state_dict().items()}, document)
+
+    @classmethod
+    def load(cls, path: str | Path, device: torch.device | str = "cpu") -> CausalAutoencoder:
+        """Read a weights file into a float32 model in evaluation mode.
+
+        Raises
+        ------
+        CounterfactError
+            If the file is missing, damaged, of another kind or version, or its tensors do not fit its config.
+        """
+        tensors, document = read_tensors(path, KIND, SCHEMA_VERSION)
+        try:
+            model = cls(
+                AutoencoderConfig.from_dict(document["config"]),
+                Coding.from_dict(document["variables"]),
+                document["provenance"],
+            )
+            model.load_state_dict(tensors)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CounterfactError(f"{path} is no usable autoencoder ({error}); download or export it again") from None
+        return model.float().to(device).eval().requires_grad_(False)
+
+
+def _between(factual: Denoiser, changed: Denoiser, strength: float) -> Denoiser:
+    def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        before = factual(x, sigma)
+        return before + strength * (changed(x, sigma) - before)
+
+    return denoise
+
+
+def _watched(denoise: Denoiser, on_estimate: OnEstimate | None) -> Denoiser:
+    if on_estimate is None:
+        return denoise
+
+    def watched(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        estimate = denoise(x, sigma)
+        on_estimate(estimate)
+        return estimate
+
+    return watched

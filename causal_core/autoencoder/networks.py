@@ -1,0 +1,110 @@
+"""Encoder and decoder of the autoencoder.
+
+The encoder is a stack of strided convolutions, read by a head a variable and one for the residual code. The decoder is
+diffusers' `UNet2DModel` on pixels folded into patches, conditioned through an identity class embedding with scale and
+shift in every block (as CausalDiffAE and DiffAE condition theirs).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .coding import Coding
+from .config import AutoencoderConfig
+from .diffusion import timestep
+from .features import Waves
+
+
+class Encoder(nn.Module):
+    """Pictures [B, C, H, W] in -1..1 to readings of all variables and a residual code."""
+
+    def __init__(self, config: AutoencoderConfig, coding: Coding) -> None:
+        super().__init__()
+        self.coding, self.residual = coding, config.residual
+        layers: list[nn.Module] = []
+        widths = (config.channels, *config.encoder_widths)
+        for before, after in zip(widths, widths[1:]):
+            layers += [nn.Conv2d(before, after, 3, 2, 1), nn.GroupNorm(8, after), nn.SiLU()]
+        side = -(-config.size // 2 ** len(config.encoder_widths))
+        # Flattened, not pooled: where a thing is says what it is.
+        self.body = nn.Sequential(
+            *layers, nn.Flatten(), nn.Linear(widths[-1] * side * side, config.encoder_hidden), nn.SiLU()
+        )
+        self.head = nn.Linear(config.encoder_hidden, coding.width + 2 * config.residual)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Readings [B, width] (of discrete variables: logits), mean and log-variance [B, residual] of the residual."""
+        found = self.head(self.body(images))
+        return found.split([self.coding.width, self.residual, self.residual], 1)
+
+    def latents(self, readings: torch.Tensor) -> torch.Tensor:
+        """Latents z [B, width] of readings: probabilities of discrete variables, continuous ones as they are."""
+        return torch.cat(
+            [
+                readings[:, where].softmax(1) if variable.domain else readings[:, where]
+                for variable, where in zip(self.coding.variables, self.coding.places)
+            ],
+            1,
+        )
+
+
+class Decoder(nn.Module):
+    """The denoiser D(x, sigma | z, r) of pictures [B, C, H, W]."""
+
+    def __init__(self, config: AutoencoderConfig, coding: Coding) -> None:
+        from diffusers import UNet2DModel
+
+        super().__init__()
+        self.config, self.coding = config, coding
+        inside = config.channels * config.patch**2
+        width = 4 * config.widths[0]
+        self.waves = Waves(coding.variables)
+        # Behind each variable and the residual a place that says whether it is given.
+        given = len(coding.variables) + 1
+        self.condition = nn.Sequential(
+            nn.Linear(self.waves.width + config.residual + given, width), nn.SiLU(), nn.Linear(width, width)
+        )
+        levels = len(config.widths)
+        attention = [level >= levels - config.attention_levels for level in range(levels)]
+        self.unet = UNet2DModel(
+            in_channels=inside + 2,
+            out_channels=inside,
+            down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attention),
+            up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)),
+            block_out_channels=config.widths,
+            layers_per_block=config.layers,
+            attention_head_dim=32,
+            norm_num_groups=16,
+            class_embed_type="identity",
+            resnet_time_scale_shift="scale_shift",
+        )
+
+    def context(self, z: torch.Tensor, r: torch.Tensor, given: torch.Tensor | None = None) -> torch.Tensor:
+        """Conditioning vector [B, W] of latents [B, width], residual [B, R] and what is given [B, variables + 1]."""
+        if given is None:
+            given = z.new_ones(len(z), len(self.coding.variables) + 1)
+        spread = [given[:, i : i + 1].expand(-1, v.width) for i, v in enumerate(self.coding.variables)]
+        # A missing latent is zero before the waves, whose cosines are then constants that its flag explains.
+        parts = [self.waves(z * torch.cat(spread, 1)), r * given[:, -1:], given]
+        return self.condition(torch.cat(parts, 1))
+
+    def forward(self, x: torch.Tensor, sigma: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """The network's own prediction (v or noise) [B, C, H, W] for x = x0 + sigma * noise, sigma [B]."""
+        scaled = F.pixel_unshuffle(x / (sigma[:, None, None, None] ** 2 + 1).sqrt(), self.config.patch)
+        h, w = scaled.shape[-2:]
+        rows = torch.linspace(-1, 1, h, device=x.device, dtype=x.dtype)[:, None].expand(h, w)
+        columns = torch.linspace(-1, 1, w, device=x.device, dtype=x.dtype).expand(h, w)
+        # Where a patch lies: the condition says where things are, and convolutions alone can hardly tell.
+        place = torch.stack([rows, columns]).expand(len(x), -1, -1, -1)
+        t = timestep(sigma, self.config.schedule)
+        found = self.unet(torch.cat([scaled, place], 1), t, class_labels=context, return_dict=False)[0]
+        return F.pixel_shuffle(found, self.config.patch)
+
+    def denoised(self, x: torch.Tensor, sigma: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """The estimate of x0 [B, C, H, W]."""
+        found, s = self(x, sigma, context), sigma[:, None, None, None]
+        if self.config.prediction == "epsilon":
+            return x - s * found
+        return x / (s**2 + 1) - found * s / (s**2 + 1).sqrt()

@@ -1,0 +1,148 @@
+"""The training objective: denoising, alignment with labels, mechanisms, a residual that says nothing of the labels.
+
+L = L_diffusion + a * L_align + m * L_mechanism + b * KL(q(r | x) || N(0, 1)) + c * L_independence, every term a mean,
+so that no weight depends on sizes (the evidence bound of CausalDiffAE, Komanduri et al. 2024, whose prior given labels
+becomes L_align). Unlabelled pictures train everything but the alignment.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from .coding import Coding
+from .diffusion import STEPS, sigmas
+
+if TYPE_CHECKING:
+    from .model import CausalAutoencoder
+
+GAMMA = 5.0
+NEARLY_RIGHT = 0.1
+
+
+class Batch(NamedTuple):
+    """Pictures [B, C, H, W] in -1..1; labels [B, width], NaN where unknown; free [B, variables], False where a variable
+    was set by an intervention, so that it says nothing of its mechanism."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    free: torch.Tensor
+
+
+def known(coding: Coding, labels: torch.Tensor) -> torch.Tensor:
+    """Which variables have a label: [B, variables] of labels [B, width]."""
+    return torch.stack([~labels[:, where].isnan().any(1) for where in coding.places], 1)
+
+
+def _mean(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    return (values * where).sum() / where.sum().clamp_min(1)
+
+
+def alignment(coding: Coding, readings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """How far the encoder's readings [B, width] are from labels [B, width]: a mean over variables.
+
+    Cross-entropy of discrete variables; of continuous ones the absolute error, rounded below NEARLY_RIGHT.
+    """
+    terms, there = [], known(coding, labels)
+    for i, (variable, where) in enumerate(zip(coding.variables, coding.places)):
+        target = labels[:, where].nan_to_num()
+        if variable.domain:
+            error = F.cross_entropy(readings[:, where], target.argmax(1), reduction="none")
+        else:
+            error = F.smooth_l1_loss(readings[:, where], target, beta=NEARLY_RIGHT, reduction="none").mean(1)
+        terms.append(_mean(error, there[:, i]))
+    return torch.stack(terms).mean()
+
+
+def mechanism_loss(model: CausalAutoencoder, z: torch.Tensor, free: torch.Tensor) -> torch.Tensor:
+    """How far latents z [B, width] are from what their parents let expect: a mean over variables with parents.
+
+    Squared error of continuous variables, so that f is the conditional mean and u has mean 0; cross-entropy of others.
+    """
+    coding, terms = model.coding, []
+    for i, (variable, where) in enumerate(zip(coding.variables, coding.places)):
+        if not coding.parents[i]:
+            continue
+        expected = model.mechanisms.expected(i, z)
+        if variable.domain:
+            error = -(z[:, where] * expected.clamp_min(1e-6).log()).sum(1)
+        else:
+            error = (expected - z[:, where]).square().mean(1)
+        terms.append(_mean(error, free[:, i]))
+    return torch.stack(terms).mean() if terms else z.new_zeros(())
+
+
+def independence(r: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    """Mean squared correlation of residual codes [B, R] and features of the variables [B, F]; 0 if neither tells of the
+    other. What chance alone gives in a batch of this size is taken off."""
+
+    def standard(x: torch.Tensor) -> torch.Tensor:
+        x = x - x.mean(0)
+        return x / (x.square().mean(0) + 1e-4).sqrt()
+
+    correlation = standard(r).T @ standard(features) / len(r)
+    return correlation.square().mean() - 1 / len(r)
+
+
+def diffusion_loss(
+    model: CausalAutoencoder, x0: torch.Tensor, context: torch.Tensor, rng: torch.Generator, half: bool = False
+) -> torch.Tensor:
+    """Weighted squared error of the decoder's prediction for pictures x0 [B, C, H, W], a scalar.
+
+    ``half`` lets the decoder compute in bfloat16 where that is safe.
+    """
+    config, n = model.config, len(x0)
+    # Stratified timesteps: the same distribution with less variance from batch to batch.
+    places = (torch.arange(n, device=x0.device) + torch.rand(n, generator=rng, device=x0.device)) / n
+    sigma = sigmas(config.schedule).to(x0.device)[(places * STEPS).long().clamp_max(STEPS - 1)]
+    s = sigma[:, None, None, None]
+    noise = torch.randn(x0.shape, generator=rng, device=x0.device)
+    with torch.autocast(x0.device.type, torch.bfloat16, enabled=half):
+        found = model.decoder(x0 + s * noise, sigma, context)
+    target = noise if config.prediction == "epsilon" else (noise - s * x0) / (s**2 + 1).sqrt()
+    error = (found.float() - target).square().mean((1, 2, 3))
+    if config.weighting == "uniform":
+        return error.mean()
+    snr = sigma**-2.0
+    # Min-SNR of Hang et al. 2023; plus one, or else the noisiest levels, which decide where things are, hardly count.
+    weight = (snr.clamp_max(GAMMA) + 1) / (snr if config.prediction == "epsilon" else snr + 1)
+    return (weight * error).mean()
+
+
+def objective(
+    model: CausalAutoencoder, batch: Batch, rng: torch.Generator, half: bool = False
+) -> dict[str, torch.Tensor]:
+    """All terms, unweighted, and their weighted sum as "loss".
+
+    ``rng`` is on the model's device; ``half`` as in :func:`diffusion_loss`.
+    """
+    config, coding = model.config, model.coding
+    n, device = len(batch.images), batch.images.device
+
+    def chance(share: float, *shape: int) -> torch.Tensor:
+        return torch.rand(n, *shape, generator=rng, device=device) < share
+
+    readings, mean, log_variance = model.encoder(batch.images)
+    z, there = model.encoder.latents(readings), known(coding, batch.labels)
+    variables = len(coding.variables)
+    widths = torch.tensor([v.width for v in coding.variables], device=device)
+    labelled = there.repeat_interleave(widths, 1)
+    labels = torch.where(labelled, batch.labels.nan_to_num(), z.detach())
+    log_variance = log_variance.clamp(-8, 4)
+    r = mean + (log_variance / 2).exp() * torch.randn(mean.shape, generator=rng, device=device)
+    seen = torch.where((chance(config.label_share, variables) & there).repeat_interleave(widths, 1), labels, z)
+    given = ~(chance(config.drop_one, variables) | chance(config.drop_all, 1))
+    given = torch.cat([given, ~chance(config.drop_residual, 1)], 1).float()
+    terms = {
+        "diffusion": diffusion_loss(model, batch.images, model.decoder.context(seen, r, given), rng, half),
+        "alignment": alignment(coding, readings, batch.labels),
+        "mechanism": mechanism_loss(model, labels, batch.free),
+        "prior": (mean.square() + log_variance.exp() - 1 - log_variance).mean() / 2,
+        "independence": independence(mean, model.decoder.waves(labels)),
+    }
+    terms["loss"] = terms["diffusion"] + sum(
+        getattr(config, name) * terms[name] for name in ("alignment", "mechanism", "prior", "independence")
+    )
+    return terms

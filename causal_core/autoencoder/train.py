@@ -1,0 +1,304 @@
+"""Resumable training of a causal autoencoder, on a world's scenes or on a folder of anybody's pictures.
+
+    counterfact train autoencoder --config pendulum
+    counterfact train autoencoder --images DIR --labels FILE.csv --graph GRAPH.json --size 64
+
+Several GPUs: ``accelerate launch -m causal_core train autoencoder ...``; each process draws its own batches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import multiprocessing
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..errors import CounterfactError, finite
+from ..training import Plan, Training, Watch, save_grid, stop_signals
+from ..training import run as fit
+from ..worlds import dataset
+from .config import PRESETS, AutoencoderConfig, get_config
+from .data import Source, WorldSource, as_batch
+from .model import CausalAutoencoder
+from .objective import Batch, objective
+from .traversal import sheet
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+log = logging.getLogger("counterfact")
+
+KIND = "counterfact.autoencoder-training"
+FIRST_SHARDS = 2
+SAMPLES = 4
+
+
+class Objective(nn.Module):
+    """The objective as a module, so that several processes can share its gradient."""
+
+    def __init__(self, model: CausalAutoencoder, half: bool) -> None:
+        super().__init__()
+        self.model, self.half = model, half
+
+    def forward(self, batch: Batch, rng: torch.Generator) -> dict[str, torch.Tensor]:
+        return objective(self.model, batch, rng, self.half)
+
+
+class Trainer(Training):
+    """A run of an autoencoder.
+
+    Parameters
+    ----------
+    config, source : sizes and objective, and what to learn from
+    seed : of the first weights and all random choices
+    accelerator : of `accelerate`, when several processes train together
+    half : compute the decoder in bfloat16, in training only; without it on a GPU alone
+    """
+
+    def __init__(
+        self,
+        config: AutoencoderConfig,
+        source: Source,
+        seed: int = 0,
+        device: str = "cpu",
+        accelerator: Any = None,
+        half: bool | None = None,
+    ) -> None:
+        if (source.size, source.channels) != (config.size, config.channels):
+            raise CounterfactError(
+                f"the pictures have {source.size} pixels and {source.channels} channels, the config wants "
+                f"{config.size} and {config.channels}"
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = CausalAutoencoder(config, source.coding).to(device)
+        rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+        # How long to train may be changed on the way; everything else belongs to the run.
+        identity = {
+            "config": {k: v for k, v in config.to_dict().items() if k != "images"}, "data": source.key,
+            "variables": source.coding.to_dict(), "processes": processes,
+        }  # fmt: skip
+        plan = Plan(KIND, identity, config.batch * processes, config.learning_rate, config.warm_up, config.ema)
+        super().__init__(model, plan, seed)
+        self.source, self.rank, self.seed = source, rank, seed
+        cuda = self.device.type == "cuda"
+        self.shared = Objective(model, cuda if half is None else half)
+        if accelerator is not None:
+            self.shared = accelerator.prepare(self.shared)
+        elif cuda:
+            model.decoder.unet.compile()
+
+    def resume(self, folder: Path) -> bool:
+        found = super().resume(folder)
+        if self.rank:
+            # The checkpoint is the first process's; others must not draw the same noise.
+            self.noise.manual_seed(hash((self.seed, self.rank, self.step)) % 2**63)
+        return found
+
+    def losses(self) -> dict[str, torch.Tensor]:
+        """The loss terms of the next batch."""
+        # Drawn for all processes, so that a checkpoint of the first holds for every one of them.
+        chosen = self.choices.integers(len(self.source), size=self.plan.batch)
+        mine = chosen[self.rank * self.model.config.batch :][: self.model.config.batch]
+        batch = as_batch(self.source, mine, self.device)
+        return self.shared(batch, self.noise)
+
+    def export(self, path: Path) -> None:
+        """Write the averaged weights as the one file that :meth:`CausalAutoencoder.load` reads."""
+        self.average.provenance = {
+            "images": self.images, "steps": self.step, "batch": self.plan.batch, "data": self.source.key,
+            "pictures": len(self.source),
+        }  # fmt: skip
+        self.average.save(path)
+
+
+class Bar(Watch):
+    """A progress bar, and contact sheets in the run folder if there is one."""
+
+    def __init__(self, run: Trainer, folder: Path | None, bar: tqdm, stop: threading.Event) -> None:
+        self.run, self.folder, self.bar, self.stop = run, folder, bar, stop
+
+    def progress(self, images: int, losses: Mapping[str, float]) -> None:
+        self.bar.update(images - self.bar.n)
+        if losses:
+            self.bar.set_postfix({k: f"{v:.4f}" for k, v in losses.items()}, pictures=self.run.source.refresh())
+
+    def samples(self) -> None:
+        if self.folder is not None:
+            save_grid(samples(self.run), self.folder / f"sample-{self.run.images:08d}.png", columns=2)
+
+    def stopped(self) -> bool:
+        return self.stop.is_set()
+
+
+class Together(Watch):
+    """The watch of one process, which stops when any process wants to: none may wait for a step of another."""
+
+    def __init__(self, watch: Watch, accelerator: Any) -> None:
+        self.progress, self.samples = watch.progress, watch.samples
+        self.watch, self.accelerator = watch, accelerator
+
+    def stopped(self) -> bool:
+        wish = torch.tensor(float(self.watch.stopped()), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(wish, "sum") > 0)
+
+
+def samples(run: Trainer, count: int = SAMPLES) -> np.ndarray:
+    """A contact sheet a picture: as it is, decoded again, and each variable swept; uint8 [count, H, W, 3]."""
+    batch = as_batch(run.source, range(min(count, len(run.source))), run.device)
+    run.average.eval()
+    return torch.cat([sheet(run.average, image[None]) for image in batch.images]).mul(255).round().byte().numpy()
+
+
+def train(
+    config: AutoencoderConfig,
+    source: Source,
+    folder: str | Path,
+    device: str | None = None,
+    seed: int = 0,
+    watch: Watch | None = None,
+    half: bool | None = None,
+    save_seconds: float = 180,
+    sample_seconds: float = 600,
+) -> Path:
+    """Train, or go on training, until `config.images` pictures have been seen.
+
+    Parameters
+    ----------
+    config, source : sizes and objective, and what to learn from
+    folder : run folder
+    device : "cpu" or "cuda"; a GPU is used if there is one
+    seed : of everything random
+    watch : is told of the run and may stop it; a progress bar without
+    half : compute the decoder in bfloat16, in training only; without it on a GPU alone
+    save_seconds, sample_seconds : time between checkpoints and between samples
+
+    Returns
+    -------
+    Path
+        The exported weights, `<config.name>.safetensors` in the run folder (of the average so far if stopped early).
+
+    Raises
+    ------
+    CounterfactError
+        If checkpoints in the folder belong to another run, the loss diverges, the disk is full or there is no picture.
+    """
+    from tqdm import tqdm
+
+    folder, accelerator = Path(folder), _accelerator()
+    folder.mkdir(parents=True, exist_ok=True)
+    if not len(source):
+        raise CounterfactError("there is no picture to learn from: check the folder of images")
+    device = str(accelerator.device) if accelerator else device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise CounterfactError(f'device: "{device}" needs a CUDA GPU and there is none; use cpu')
+    run = Trainer(config, source, seed, device, accelerator, half)
+    run.resume(folder)
+    weights = folder / f"{config.name}.safetensors"
+    writes = run.rank == 0
+    with (
+        stop_signals() as stop,
+        tqdm(
+            total=config.images,
+            initial=run.images,
+            unit="img",
+            unit_scale=True,
+            disable=watch is not None or not writes,
+        ) as bar,
+    ):
+        if accelerator:
+            watch = Together(watch or Bar(run, folder if writes else None, bar, stop), accelerator)
+        else:
+            watch = watch or Bar(run, folder, bar, stop)
+        fit(run, folder if writes else None, config.images, Trainer.losses, watch, save_seconds, sample_seconds)
+    if writes:
+        run.export(weights)
+    return weights
+
+
+def _accelerator() -> Any:
+    """What `accelerate launch` has set up for several processes; None for one."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return None
+    from accelerate import Accelerator
+
+    return Accelerator(cpu=not torch.cuda.is_available())
+
+
+def world_source(config: AutoencoderConfig, pictures: int, labelled: float = 1.0, all_now: bool = False) -> WorldSource:
+    """The scenes of a config's world; what is missing is rendered in a second process while training goes on.
+
+    ``all_now`` renders everything first.
+    """
+    source = WorldSource(config.world, config.size, pictures, labelled)
+    source.scenes.render(None if all_now else FIRST_SHARDS)
+    if len(source) < pictures:
+        spawn = multiprocessing.get_context("spawn")
+        arguments = (config.world, source.scenes.size, source.scenes.count, source.scenes.seed)
+        spawn.Process(target=dataset.render_all, args=arguments, daemon=True).start()
+    return source
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``counterfact train autoencoder``."""
+    parser.add_argument("--config", default="pendulum", help=f"{', '.join(PRESETS)}, or a JSON file of a config")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="train on this folder of pictures")
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE.csv",
+        help="... with these labels; the first column names the files",
+    )
+    parser.add_argument("--graph", type=Path, metavar="GRAPH.json", help="... and this causal graph of the labels")
+    parser.add_argument("--size", type=int, help="side of the pictures in pixels")
+    parser.add_argument("--run", type=Path, help="run folder; a stopped run goes on in it")
+    parser.add_argument("--seen", type=int, help="pictures to see in all, repeats counted")
+    parser.add_argument("--batch", type=int, help="pictures a step")
+    parser.add_argument("--pictures", type=int, default=20_000, help="different scenes to render, without --images")
+    parser.add_argument("--labelled", type=float, default=1.0, help="share of the pictures whose labels are used")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and random choices")
+    parser.add_argument("--device", help="cpu or cuda; without it a GPU is used if there is one")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument(
+        "--bf16", action=argparse.BooleanOptionalAction, help="train the decoder in bfloat16; without it on a GPU alone"
+    )
+
+
+def read_config(name: str) -> AutoencoderConfig:
+    """A preset by name, or the config in a JSON file."""
+    if not name.endswith(".json"):
+        return get_config(name)
+    try:
+        return AutoencoderConfig.from_dict(json.loads(Path(name).read_text("utf-8")))
+    except (OSError, ValueError) as error:
+        if isinstance(error, CounterfactError):
+            raise
+        raise CounterfactError(f"--config: cannot read {name} ({error})") from None
+
+
+def main(args: argparse.Namespace) -> None:
+    """Run the training command."""
+    changes = {"size": args.size, "images": args.seen, "batch": args.batch}
+    config = replace(read_config(args.config), **{k: v for k, v in changes.items() if v is not None})
+    finite(args.labelled, "--labelled", 0.0, 1.0)
+    finite(args.threads, "--threads", 1, 256)
+    torch.set_num_threads(args.threads)
+    if args.images is not None:
+        from .folder import FolderSource
+
+        source: Source = FolderSource(args.images, args.labels, args.graph, config.size, labelled=args.labelled)
+        config = replace(config, name="custom", world="", channels=source.channels)
+    else:
+        source = world_source(config, args.pictures, args.labelled, all_now=_accelerator() is not None)
+    weights = train(config, source, args.run or Path("runs", config.name), args.device, args.seed, half=args.bf16)
+    print(f"weights: {weights}")

@@ -1,0 +1,91 @@
+"""A variational autoencoder with the encoder and causal model of ours, and no diffusion.
+
+After CausalVAE (Yang et al., CVPR 2021): latents aligned with labels by a causal layer, a convolutional decoder,
+squared error of pixels and a divergence. Its causal layer is that of ours, which also abducts exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ....autoencoder.coding import Coding
+from ....autoencoder.config import AutoencoderConfig
+from ....autoencoder.features import Waves
+from ....autoencoder.mechanisms import Mechanisms
+from ....autoencoder.model import CausalLatent
+from ....autoencoder.networks import Encoder
+from ....autoencoder.objective import Batch, alignment, independence, known, mechanism_loss
+from ...disentanglement import Code
+from .autoencoder import residual_code
+from .method import Do, Method, nothing
+
+# So that it has about as many weights as ours.
+WIDER = 2
+
+
+class CausalVAE(Method):
+    """Encoder, mechanisms, and a decoder of upsampling convolutions with the levels of ours, twice as wide."""
+
+    name = "causal_vae"
+
+    def __init__(self, config: AutoencoderConfig, coding: Coding) -> None:
+        super().__init__(config, coding)
+        self.encoder, self.mechanisms = Encoder(config, coding), Mechanisms(coding)
+        self.waves = Waves(coding.variables)
+        widths = [WIDER * width for width in config.widths[::-1]]
+        side = config.size // (config.patch << (len(widths) - 1))
+        layers: list[nn.Module] = [
+            nn.Linear(self.waves.width + config.residual, config.encoder_hidden), nn.SiLU(),
+            nn.Linear(config.encoder_hidden, widths[0] * side * side), nn.Unflatten(1, (widths[0], side, side)),
+        ]  # fmt: skip
+        for level, (before, after) in enumerate(zip((widths[0], *widths), widths)):
+            layers += [nn.Upsample(scale_factor=2)] if level else []
+            for width in (before, after):
+                layers += [nn.Conv2d(width, after, 3, 1, 1), nn.GroupNorm(8, after), nn.SiLU()]
+        out = config.channels * config.patch**2
+        self.decoder = nn.Sequential(*layers, nn.Conv2d(widths[-1], out, 3, 1, 1), nn.PixelShuffle(config.patch))
+
+    def draw(self, z: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        """Pictures [B, C, H, W] of latents [B, width] and residual codes [B, R]."""
+        return self.decoder(torch.cat([self.waves(z), residual], 1))
+
+    def losses(self, batch: Batch, rng: torch.Generator, progress: float) -> dict[str, torch.Tensor]:
+        readings, mean, log_variance = self.encoder(batch.images)
+        z, there = self.encoder.latents(readings), known(self.coding, batch.labels)
+        widths = torch.tensor([v.width for v in self.coding.variables], device=z.device)
+        labels = torch.where(there.repeat_interleave(widths, 1), batch.labels.nan_to_num(), z.detach())
+        log_variance = log_variance.clamp(-8, 4)
+        r = mean + (log_variance / 2).exp() * torch.randn(mean.shape, generator=rng, device=mean.device)
+        terms = {
+            "pixels": F.mse_loss(self.draw(z, r), batch.images),
+            "alignment": alignment(self.coding, readings, batch.labels),
+            "mechanism": mechanism_loss(self, labels, batch.free),
+            "prior": (mean.square() + log_variance.exp() - 1 - log_variance).mean() / 2,
+            "independence": independence(mean, self.waves(labels)),
+        }
+        terms["loss"] = sum(term * getattr(self.config, name, 1.0) for name, term in terms.items())
+        return terms
+
+    @torch.no_grad()
+    def encode(self, images: torch.Tensor, labels: torch.Tensor, steps: int, rng: torch.Generator) -> CausalLatent:
+        readings, r, _ = self.encoder(images)
+        z = self.encoder.latents(readings)
+        return CausalLatent(z, self.mechanisms.abduct(z), r, nothing(images), steps)
+
+    @torch.no_grad()
+    def intervened(self, latent: CausalLatent, do: Do) -> CausalLatent:
+        z = self.mechanisms.counterfactual(latent.z, do)
+        return replace(latent, z=z, u=self.mechanisms.abduct(z))
+
+    @torch.no_grad()
+    def decode(self, latent: CausalLatent) -> torch.Tensor:
+        return self.draw(latent.z, latent.residual).clamp(-1, 1)
+
+    @torch.no_grad()
+    def code(self, images: torch.Tensor) -> Code:
+        readings, r, _ = self.encoder(images)
+        return residual_code(self.coding, self.encoder.latents(readings), r)

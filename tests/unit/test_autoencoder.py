@@ -1,0 +1,453 @@
+"""The causal autoencoder: coding, mechanisms, exact inversion, objective, files and resumable training."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from causal_core.autoencoder import diffusion
+from causal_core.autoencoder.coding import Coding, Variable
+from causal_core.autoencoder.config import PRESETS, AutoencoderConfig, get_config
+from causal_core.autoencoder.mechanisms import Mechanisms
+from causal_core.autoencoder.model import CausalAutoencoder
+from causal_core.autoencoder.objective import Batch, alignment, independence, known, mechanism_loss, objective
+from causal_core.autoencoder.train import Trainer, train
+from causal_core.autoencoder.traversal import sheet, sweep, traverse
+from causal_core.concepts import Concept, Concepts
+from causal_core.errors import CounterfactError
+from causal_core.graph import CausalGraph
+from causal_core.training import CHECKPOINT, PREVIOUS, Watch
+
+TINY = AutoencoderConfig(
+    "tiny", size=16, patch=2, widths=(32, 32), attention_levels=1, encoder_widths=(8, 16), encoder_hidden=16,
+    residual=3, batch=4, images=16, warm_up=2,
+)  # fmt: skip
+
+GRAPH = CausalGraph.from_edges(
+    [("sun", "shade"), ("shade", "mood")],
+    concepts=Concepts((
+        Concept("mood", ("low", "fair", "high")), Concept("sun", interval=(0.0, 10.0)),
+        Concept("shade", interval=(-2.0, 2.0)), Concept("wind", ("no", "yes")),
+    )),
+)  # fmt: skip
+CODING = Coding.of(GRAPH)
+
+
+class Squares:
+    """A source of squares: how bright is "sun", how large "shade"; everything else by chance."""
+
+    coding, size, channels, key = CODING, 16, 3, "squares"
+
+    def __init__(self, count: int = 12, labelled: bool = True) -> None:
+        rng = np.random.default_rng(0)
+        self.images = np.zeros((count, 16, 16, 3), np.uint8)
+        rows = []
+        for image in self.images:
+            sun, side = rng.uniform(0, 10), int(rng.integers(2, 8))
+            image[4 : 4 + side, 4 : 4 + side] = int(25 * sun)
+            values = {"sun": repr(sun), "shade": repr(side / 2 - 2), "mood": "fair", "wind": "yes"}
+            rows.append(CODING.vector(values if labelled else {}))
+        self.labels = torch.stack(rows)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def refresh(self) -> int:
+        return len(self)
+
+    def batch(self, indices):
+        indices = list(indices)
+        return self.images[indices], self.labels[indices], torch.ones(len(indices), 4, dtype=torch.bool)
+
+
+def _model(seed: int = 0) -> CausalAutoencoder:
+    torch.manual_seed(seed)
+    return CausalAutoencoder(TINY, CODING).eval().requires_grad_(False)
+
+
+def _pictures(count: int = 2) -> torch.Tensor:
+    return torch.from_numpy(Squares(count).images).movedim(-1, 1).float() / 127.5 - 1
+
+
+# Coding
+
+
+def test_variables_stand_causes_first_and_values_survive():
+    assert CODING.names.index("sun") < CODING.names.index("shade") < CODING.names.index("mood")
+    assert CODING.width == 1 + 1 + 3 + 2
+    values = {"sun": "2.5", "shade": "-2.0", "mood": "high", "wind": "no"}
+    vector = CODING.vector(values)
+    assert vector[CODING.places[CODING.index("sun")]].tolist() == [-0.5]
+    assert CODING.values(vector) == values
+    assert Coding.from_dict(json.loads(json.dumps(CODING.to_dict()))) == CODING
+    assert CODING.descendants(CODING.index("sun")) == (CODING.index("shade"), CODING.index("mood"))
+    assert known(CODING, CODING.vector({"mood": "low"})[None])[0].tolist() == [n == "mood" for n in CODING.names]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "match"),
+    [
+        ("sun", "11", "outside 0..10"),
+        ("sun", "warm", "no number"),
+        ("sun", "nan", "no number"),
+        ("mood", "angry", "Known values: low, fair, high"),
+        ("snu", "1", "Did you mean 'sun'"),
+    ],
+)
+def test_impossible_values_are_refused(name, value, match):
+    with pytest.raises(CounterfactError, match=match):
+        CODING.variables[CODING.index(name)].vector(value)
+
+
+def test_clamping_moves_a_value_inside():
+    assert Variable("sun", interval=(0.0, 10.0)).vector("11", clamp=True) == [1.0]
+
+
+@pytest.mark.parametrize("domain, interval", [((), None), (("only",), None), (("a", "b"), (0.0, 1.0))])
+def test_a_variable_needs_values_or_an_interval(domain, interval):
+    with pytest.raises(CounterfactError, match="needs either"):
+        Variable("x", domain, interval)
+
+
+@pytest.mark.parametrize("data", [None, [], [{}], [{"name": "a", "domain": [], "interval": [0, 1], "parents": ["b"]}]])
+def test_damaged_variables_are_refused(data):
+    with pytest.raises(CounterfactError):
+        Coding.from_dict(data)
+
+
+# Mechanisms
+
+
+def _mechanisms() -> Mechanisms:
+    torch.manual_seed(1)
+    return Mechanisms(CODING).requires_grad_(False)
+
+
+def test_abduction_is_exact_and_prediction_its_inverse():
+    mechanisms, z = _mechanisms(), torch.randn(5, CODING.width)
+    assert torch.allclose(mechanisms.predict(mechanisms.abduct(z)), z, atol=1e-6)
+
+
+def test_an_intervention_in_the_middle_recomputes_its_descendants_alone():
+    mechanisms = _mechanisms()
+    z = torch.stack([CODING.vector({"sun": "3", "shade": "0.5", "mood": "low", "wind": "yes"})] * 2)
+    shade, mood = CODING.index("shade"), CODING.index("mood")
+    new = mechanisms.counterfactual(z, {shade: torch.tensor([[0.9], [0.9]])})
+    for name in ("sun", "wind"):
+        assert torch.equal(new[:, CODING.places[CODING.index(name)]], z[:, CODING.places[CODING.index(name)]])
+    assert new[:, CODING.places[shade]].tolist() == [[0.9]] * 2 or torch.allclose(
+        new[:, CODING.places[shade]], torch.tensor(0.9)
+    )
+    # By hand: f(new parents) + u, then the largest.
+    u = z[:, CODING.places[mood]] - mechanisms.expected(mood, z)
+    wanted = (mechanisms.expected(mood, new) + u).argmax(1)
+    assert torch.equal(new[:, CODING.places[mood]].argmax(1), wanted)
+    assert new[:, CODING.places[mood]].sum(1).tolist() == [1.0, 1.0]
+
+
+def test_setting_what_is_already_so_changes_nothing():
+    mechanisms, z = _mechanisms(), torch.randn(3, CODING.width)
+    shade = CODING.index("shade")
+    assert torch.equal(mechanisms.counterfactual(z, {shade: z[:, CODING.places[shade]]}), z)
+
+
+def test_continuous_descendants_keep_their_noise():
+    chain = Coding(tuple(Variable(n, interval=(-1.0, 1.0)) for n in "abc"), ((), (0,), (1,)))
+    torch.manual_seed(0)
+    mechanisms, z = Mechanisms(chain).requires_grad_(False), torch.randn(4, 3)
+    new = mechanisms.counterfactual(z, {0: torch.full((4, 1), 0.3)})
+    assert torch.allclose(mechanisms.abduct(new)[:, 1:], mechanisms.abduct(z)[:, 1:], atol=1e-6)
+    assert torch.allclose(new, mechanisms.predict(mechanisms.abduct(z), {0: torch.full((4, 1), 0.3)}), atol=1e-6)
+
+
+# Diffusion
+
+
+def test_levels_rise_between_the_ends_and_timesteps_fit_them():
+    for schedule in ("cosine", "linear"):
+        rising = diffusion.levels(20, schedule)
+        assert len(rising) == 21 and bool((rising.diff() > 0).all())
+        assert rising[0].item() == pytest.approx(diffusion.SIGMA_MIN, rel=0.02)
+        assert rising[-1].item() == pytest.approx(diffusion.SIGMA_MAX, rel=0.02)
+        table = diffusion.sigmas(schedule)
+        places = torch.tensor([5, 500, 990])
+        assert torch.allclose(diffusion.timestep(table[places], schedule), places.float(), atol=0.01)
+    with pytest.raises(CounterfactError, match="noise schedule"):
+        diffusion.sigmas("sine")
+
+
+def test_decoding_is_exact_for_a_point_and_encoding_its_inverse():
+    target = torch.tensor([0.3, -0.7]).reshape(1, 2, 1, 1)
+
+    def denoise(x, sigma):
+        return target.expand_as(x)
+
+    rising = diffusion.levels(7)
+    start = target + 0.5 * torch.ones(1, 2, 1, 1)
+    noise = diffusion.encode(denoise, start, rising, rounds=60)
+    # All of the ODE's lines through a point are straight: x = target + sigma * noise.
+    assert torch.allclose(noise - target, (0.5 * rising[-1] / rising[0]).expand(1, 2, 1, 1), rtol=1e-2)
+    assert torch.allclose(diffusion.decode(denoise, noise, rising), start, atol=1e-4)
+
+
+def test_more_rounds_make_the_inversion_exact():
+    model, x = _model(), _pictures()
+    context = model.decoder.context(*model.read(x))
+    rising = diffusion.levels(8)
+
+    def error(rounds: int) -> float:
+        denoise = lambda y, sigma: model.decoder.denoised(y, sigma, context)  # noqa: E731
+        return float((diffusion.decode(denoise, diffusion.encode(denoise, x, rising, rounds), rising) - x).abs().max())
+
+    assert error(12) < 1e-3 < error(1)
+
+
+# Model
+
+
+def test_doing_nothing_returns_the_picture_and_is_deterministic():
+    model, x = _model(), _pictures()
+    latent = model.encode(x, 8, rounds=12)
+    assert torch.allclose(model.decode(latent), x, atol=1e-3)
+    same = model.encode(x, 8, rounds=12)
+    assert torch.equal(latent.noise, same.noise) and torch.equal(latent.z, same.z)
+    alone = model.encode(x[1:], 8, rounds=12)
+    assert torch.allclose(alone.noise, latent.noise[1:], atol=1e-4)
+
+
+def test_strength_goes_from_nothing_to_the_intervention():
+    model, x = _model(), _pictures()
+    latent = model.encode(x, 4)
+    new = model.intervened(latent, {"sun": "9", "mood": "high"})
+    assert torch.equal(model.decode(latent, new, 0.0), model.decode(latent))
+    assert torch.allclose(model.decode(latent, new, 1.0), model.decode(latent, new, 1.0 + 1e-7), atol=1e-4)
+    assert not torch.equal(model.decode(latent, new), model.decode(latent))
+    assert torch.equal(model.counterfactual(x, {"sun": "9", "mood": "high"}, 4), model.decode(latent, new))
+    with pytest.raises(CounterfactError, match="strength"):
+        model.decode(latent, new, math.nan)
+
+
+def test_pictures_that_do_not_fit_are_refused():
+    model = _model()
+    with pytest.raises(CounterfactError, match="16 x 16 pixels and 3 channels, not 8 x 16 and 3"):
+        model.encode(torch.zeros(1, 3, 16, 8))
+    with pytest.raises(CounterfactError, match="steps"):
+        model.encode(_pictures(), 0)
+
+
+def test_weights_survive_and_damaged_ones_are_refused(tmp_path):
+    model, path = _model(), tmp_path / "a.safetensors"
+    model.save(path, torch.float32)
+    again = CausalAutoencoder.load(path)
+    assert again.coding == CODING and again.config == TINY
+    x = _pictures()
+    assert torch.equal(again.encode(x, 2).noise, model.encode(x, 2).noise)
+    whole = path.read_bytes()
+    for damaged in (whole[:-7], whole[:200], b"", whole.replace(b'"residual\\": 3', b'"residual\\": 4')):
+        path.write_bytes(damaged)
+        assert damaged != whole
+        with pytest.raises(CounterfactError):
+            CausalAutoencoder.load(path)
+
+
+def test_a_header_that_lies_about_sizes_is_refused_before_memory_is_taken(tmp_path):
+    path = tmp_path / "huge.safetensors"
+    model = _model()
+    model.save(path)
+    content = path.read_bytes()
+    # The config may claim sizes that no memory holds; the tensors do not fit them.
+    lie = content.replace(b'"encoder_hidden\\": 16', b'"encoder_hidden\\": 99')
+    assert lie != content
+    path.write_bytes(lie)
+    with pytest.raises(CounterfactError, match="no usable autoencoder"):
+        CausalAutoencoder.load(path)
+
+
+def test_traversal_sweeps_one_variable():
+    model, x = _model(), _pictures()
+    assert sweep(CODING.variables[CODING.index("mood")], 9) == ["low", "fair", "high"]
+    assert sweep(CODING.variables[CODING.index("sun")], 3, low=2.0) == ["2.0", "6.0", "10.0"]
+    frames = traverse(model, x, "sun", ["0", "10"], steps=2)
+    assert frames.shape == (2, 2, 3, 16, 16) and not torch.equal(frames[0], frames[1])
+    page = sheet(model, x[:1], count=2, steps=2)
+    assert page.shape == (1, 5 * 18, 3 * 18, 3) and 0 <= float(page.min()) <= float(page.max()) <= 1
+
+
+# Config
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_configs_survive_json(name):
+    config = get_config(name)
+    assert AutoencoderConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"size": 18}, {"widths": (30,)}, {"widths": ()}, {"prediction": "x"}, {"schedule": 3}, {"ema": 1.5},
+        {"alignment": math.nan}, {"batch": 0}, {"residual": -1}, {"wide": 3}, {"encoder_widths": (9,)},
+        {"attention_levels": 7}, {"size": True}, {"weighting": "x"},
+    ],
+)  # fmt: skip
+def test_impossible_configs_are_refused(changes):
+    with pytest.raises(CounterfactError):
+        AutoencoderConfig.from_dict({**TINY.to_dict(), **changes})
+    with pytest.raises(CounterfactError, match="unknown autoencoder config"):
+        get_config("pendelum")
+
+
+# Objective
+
+
+def _batch(labelled: bool = True) -> Batch:
+    source = Squares(labelled=labelled)
+    images, labels, free = source.batch(range(8))
+    return Batch(torch.from_numpy(images).movedim(-1, 1).float() / 127.5 - 1, labels, free)
+
+
+def test_alignment_is_nothing_at_the_labels_and_without_them():
+    labels = _batch().labels
+    logits = torch.where(labels > 0.5, 30.0, 0.0)
+    readings = torch.cat(
+        [(logits if v.domain else labels)[:, p] for v, p in zip(CODING.variables, CODING.places)], 1
+    )
+    assert float(alignment(CODING, readings, labels)) == pytest.approx(0.0, abs=1e-6)
+    assert float(alignment(CODING, readings + 0.5, labels)) > 0.1
+    assert float(alignment(CODING, readings + 0.5, torch.full_like(labels, math.nan))) == 0.0
+
+
+def test_intervened_variables_say_nothing_of_their_mechanisms():
+    model, batch = _model(), _batch()
+    before = mechanism_loss(model, batch.labels, batch.free)
+    spoiled, free = batch.labels.clone(), batch.free.clone()
+    where = CODING.places[CODING.index("mood")]
+    spoiled[0, where] = torch.tensor([1.0, 0.0, 0.0])
+    free[0, CODING.index("mood")] = False
+    assert not torch.equal(before, mechanism_loss(model, spoiled, batch.free))
+    without = mechanism_loss(model, spoiled, free)
+    rest = mechanism_loss(model, batch.labels, free)
+    assert torch.allclose(without, rest)
+
+
+def test_a_residual_that_tells_of_a_variable_is_told_apart():
+    torch.manual_seed(0)
+    z = torch.randn(4000, 2)
+    assert float(independence(torch.randn(4000, 3), z)) == pytest.approx(0.0, abs=2e-3)
+    assert float(independence(z @ torch.randn(2, 3), z)) > 0.2
+
+
+@pytest.mark.parametrize("changes", [{}, {"prediction": "epsilon", "schedule": "linear", "weighting": "uniform"}])
+def test_every_part_is_trained_also_without_labels(changes):
+    torch.manual_seed(0)
+    model = CausalAutoencoder(replace(TINY, **changes), CODING)
+    for labelled in (True, False):
+        model.zero_grad()
+        terms = objective(model, _batch(labelled), torch.Generator().manual_seed(0))
+        terms["loss"].backward()
+        assert math.isfinite(terms["loss"].item())
+        assert (terms["alignment"].item() > 0) == labelled
+        for part in (model.encoder.body, model.encoder.head, model.decoder.unet, model.decoder.condition):
+            assert any(p.grad is not None and float(p.grad.abs().sum()) > 0 for p in part.parameters())
+
+
+def test_training_lowers_the_loss():
+    trainer = Trainer(replace(TINY, learning_rate=3e-3), Squares(), seed=0)
+    first = [trainer.losses() for _ in range(5)]
+    for _ in range(60):
+        trainer.update(trainer.losses()["loss"], 200)
+    last = [trainer.losses() for _ in range(5)]
+    for name in ("diffusion", "alignment"):
+        assert sum(t[name].item() for t in last) < 0.8 * sum(t[name].item() for t in first)
+
+
+# Training runs
+
+
+def _same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values()))
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
+    whole, stopped = Trainer(TINY, Squares(), seed=3), Trainer(TINY, Squares(), seed=3)
+    for _ in range(4):
+        whole.update(whole.losses()["loss"], 10)
+    for _ in range(2):
+        stopped.update(stopped.losses()["loss"], 10)
+    stopped.save(tmp_path)
+    resumed = Trainer(TINY, Squares(), seed=99)
+    assert resumed.resume(tmp_path) and resumed.images == 8
+    for _ in range(2):
+        resumed.update(resumed.losses()["loss"], 10)
+    assert _same(whole.model, resumed.model) and _same(whole.average, resumed.average)
+
+
+class Stops(Watch):
+    """Stops after some steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.left, self.seen = steps, []
+
+    def progress(self, images, losses):
+        self.left -= 1
+        self.seen.append(images)
+
+    def stopped(self):
+        return self.left <= 0
+
+
+def test_a_stopped_run_goes_on_where_it_was(tmp_path):
+    weights = train(TINY, Squares(), tmp_path, "cpu", watch=Stops(1))
+    assert CausalAutoencoder.load(weights).provenance["images"] == 4
+    watch = Stops(99)
+    train(TINY, Squares(), tmp_path, "cpu", watch=watch)
+    assert watch.seen == [8, 12, 16]
+    assert CausalAutoencoder.load(weights).provenance["images"] == 16
+    with pytest.raises(CounterfactError, match="another config"):
+        train(replace(TINY, residual=4), Squares(), tmp_path, "cpu", watch=Stops(1))
+    # A longer plan is no other run.
+    train(replace(TINY, images=20), Squares(), tmp_path, "cpu", watch=watch)
+    assert watch.seen[-1] == 20
+
+
+@pytest.mark.parametrize("killed", ["before the renames", "between them", "while writing"])
+def test_a_kill_at_any_moment_leaves_a_checkpoint(tmp_path, monkeypatch, killed):
+    trainer = Trainer(TINY, Squares())
+    trainer.save(tmp_path)
+    trainer.update(trainer.losses()["loss"], 10)
+    trainer.save(tmp_path)
+    if killed == "while writing":
+        (tmp_path / f"next-{CHECKPOINT}").write_bytes((tmp_path / CHECKPOINT).read_bytes()[:999])
+    elif killed == "between them":
+        (tmp_path / CHECKPOINT).replace(tmp_path / PREVIOUS)
+        (tmp_path / f"next-{CHECKPOINT}").write_bytes((tmp_path / PREVIOUS).read_bytes())
+    again = Trainer(TINY, Squares())
+    assert again.resume(tmp_path) and again.step == 1
+
+
+def test_a_full_disk_is_told_and_costs_no_checkpoint(tmp_path, monkeypatch):
+    trainer = Trainer(TINY, Squares())
+    trainer.save(tmp_path)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("causal_core.training.write_tensors", full)
+    with pytest.raises(CounterfactError, match="No space left on device.*goes on from the checkpoint before"):
+        trainer.save(tmp_path)
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+def test_pictures_of_another_size_and_empty_sources_are_refused(tmp_path):
+    with pytest.raises(CounterfactError, match="16 pixels and 3 channels, the config wants 32 and 3"):
+        Trainer(replace(TINY, size=32), Squares())
+    empty = Squares()
+    empty.images = empty.images[:0]
+    with pytest.raises(CounterfactError, match="no picture"):
+        train(TINY, empty, tmp_path, "cpu")

@@ -1,0 +1,564 @@
+"""The benchmark of causal autoencoders: metrics against cases worked out by hand, methods that do what they say."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from causal_core.autoencoder.coding import Coding, Variable
+from causal_core.autoencoder.config import AutoencoderConfig
+from causal_core.autoencoder.model import CausalAutoencoder, CausalLatent
+from causal_core.bench import autoencoder as bench
+from causal_core.bench import autoencoder_measure as measure
+from causal_core.bench import autoencoder_metrics as metrics
+from causal_core.bench import autoencoder_reader as reader
+from causal_core.bench import disentanglement
+from causal_core.bench.autoencoder_cases import folder_cases, scales, world_cases
+from causal_core.bench.autoencoder_training import Part
+from causal_core.bench.baselines.autoencoders import METHODS, replica
+from causal_core.bench.baselines.autoencoders.method import Method
+from causal_core.bench.baselines.autoencoders.replica import Replica
+from causal_core.bench.disentanglement import Code, boosted, dci, infomec
+from causal_core.errors import CounterfactError
+from causal_core.worlds import get_world
+
+TINY = AutoencoderConfig(
+    "tiny", size=16, widths=(32,), attention_levels=0, encoder_widths=(8, 16), encoder_hidden=16, residual=3, batch=4,
+    images=8,
+)  # fmt: skip
+CHAIN = Coding(tuple(Variable(n, interval=(0.0, 10.0)) for n in "abc"), ((), (0,), (1,)))
+MIXED = Coding((Variable("season", ("winter", "summer")), Variable("snow", interval=(0.0, 4.0))), ((), (0,)))
+
+
+class Brightness:
+    """Pictures of one grey, which is the label, and of a second variable that nobody can see."""
+
+    size, channels, key = 16, 3, "brightness"
+    coding = Coding((Variable("grey", interval=(0.0, 255.0)), Variable("side", ("left", "right"))), ((), ()))
+
+    def __len__(self):
+        return 200
+
+    def refresh(self):
+        return 200
+
+    def batch(self, indices):
+        greys = [int(i) * 97 % 256 for i in indices]
+        images = np.stack([np.full((16, 16, 3), grey, np.uint8) for grey in greys])
+        labels = torch.stack([self.coding.vector({"grey": str(g), "side": "left"}) for g in greys])
+        return images, labels, torch.ones(len(greys), 2, dtype=torch.bool)
+
+
+class Identity(Method):
+    """A method that returns the picture, whatever is asked."""
+
+    def encode(self, images, labels, steps, rng):
+        return CausalLatent(labels, labels, labels[:, :0], images, steps)
+
+    def intervened(self, latent, do):
+        return latent
+
+    def decode(self, latent):
+        return latent.noise
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(replica, "LEAST_STEPS", 2)
+
+
+@pytest.fixture(scope="module")
+def pendulum():
+    return reader.UniformScenes("pendulum", 16)
+
+
+@pytest.fixture(scope="module")
+def trained(pendulum, tmp_path_factory):
+    """Weights files of all methods after two steps, and a reader after one."""
+    folder = tmp_path_factory.mktemp("run")
+    paths = {name: method.trained(TINY, pendulum, folder) for name, method in METHODS.items()}
+    reader.trained(pendulum, 64, folder)
+    return folder, paths
+
+
+@pytest.fixture(scope="module")
+def setup(trained):
+    folder, paths = trained
+    weights = {name: (name, path) for name, path in paths.items()}
+    return measure.Setup(weights, folder / "reader.safetensors", "pendulum", None, 16, 2, 1, numbers=(1, 2, 3))
+
+
+def uniform(*shape):
+    return np.random.default_rng(0).uniform(-1, 1, shape)
+
+
+# Disentanglement
+
+
+def test_boosted_trees_find_the_feature_that_matters():
+    binned = np.random.default_rng(0).integers(64, size=(400, 3))
+    target = np.where(binned[:, 1] > 20, 3.0, -1.0)
+    known = np.arange(400) < 300
+    predicted, importances = boosted(binned, target, known)
+    assert importances == pytest.approx([0, 1, 0])
+    assert np.abs(predicted - target).max() < 1e-3
+
+
+def test_a_perfect_code_has_all_scores_and_a_rotated_one_has_not():
+    variables = uniform(1500, 2)
+    turned = variables @ np.array([[1, 1], [-1, 1]]) / math.sqrt(2)
+    perfect, rotated = (dci(Code(z), Code(variables)) for z in (variables, turned))
+    assert all(value > 0.99 for value in perfect.values())
+    assert rotated["disentanglement"] < 0.7 and rotated["completeness"] < 0.7
+    assert rotated["informativeness"] > 0.9
+    perfect, rotated = (infomec(Code(z), Code(variables)) for z in (variables, turned))
+    assert all(value > 0.98 for value in perfect.values())
+    assert rotated["infom"] < 0.5 and rotated["infoc"] < 0.5
+    assert rotated["infoe"] == pytest.approx(1)
+
+
+def test_a_variable_told_by_two_latents_is_complete_only_as_one_group():
+    variables = uniform(1500, 2)
+    parts = np.sign(variables[:, :1]), np.abs(variables[:, :1]), variables[:, 1:]
+    values = np.concatenate(parts, 1)
+    apart, grouped = (
+        dci(Code(values, groups), Code(variables)) for groups in ((), (slice(0, 2), slice(2, 3)))
+    )  # fmt: skip
+    assert apart["disentanglement"] > 0.99 and grouped["completeness"] > 0.99
+    assert apart["completeness"] < 0.95
+
+
+def test_discrete_variables_are_one_group_each():
+    kinds = np.eye(3)[np.random.default_rng(1).integers(3, size=900)]
+    values = np.concatenate([kinds, uniform(900, 1)], 1)
+    code = Code(values, (slice(0, 3), slice(3, 4)), (True, False))
+    for scores in (dci(code, code), infomec(code, code)):
+        assert all(value > 0.98 for value in scores.values())
+
+
+def test_a_code_that_knows_nothing_scores_nothing():
+    noise = np.random.default_rng(5).normal(size=(1500, 2))
+    scores = infomec(Code(noise), Code(uniform(1500, 2)))
+    assert scores["infom"] == scores["infoc"] == 0 and scores["infoe"] < 0.01
+    assert dci(Code(noise), Code(uniform(1500, 2)))["informativeness"] < 0.05
+
+
+def test_a_residual_that_knows_nothing_costs_no_modularity():
+    variables = uniform(1500, 2)
+    with_noise = np.concatenate([variables, np.random.default_rng(5).normal(size=(1500, 8))], 1)
+    assert infomec(Code(with_noise), Code(variables))["infom"] > 0.98
+
+
+# Effectiveness
+
+
+def test_errors_are_in_units_of_the_scale_and_right_or_wrong():
+    read = torch.tensor([[0.3, 0.7, 0.5], [0.9, 0.1, -1.0]])
+    truth = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, torch.nan]])
+    found = metrics.errors(MIXED, [1.0, 4.0], read, truth)
+    # Half the interval is 2: a distance of 0.5 is 1 in the label's units, a quarter of the scale.
+    assert found[0].tolist() == [1.0, 0.25]
+    assert found[1, 0] == 0 and found[1, 1].isnan()
+
+
+def test_errors_of_an_unknown_value_are_unknown():
+    read = torch.tensor([[0.3, 0.7, 0.5]])
+    assert metrics.errors(MIXED, [1.0, 2.0], read, torch.full((1, 3), torch.nan)).isnan().all()
+
+
+def test_effectiveness_sorts_errors_by_role():
+    # [do, picture, read]: do(a) has descendants b and c, do(b) has c, do(c) has none.
+    found = torch.arange(9.0).reshape(3, 1, 3)
+    rows = metrics.effectiveness(CHAIN, found)
+    assert rows["intervened_mae"] == pytest.approx([(0 + 4 + 8) / 3])
+    assert rows["descendant_mae"] == pytest.approx([(1 + 2 + 5) / 3])
+    assert rows["drift"] == pytest.approx([(3 + 6 + 7) / 3])
+    assert rows["descendant_mae.b"] == [5] and rows["drift.c"] == [6.5] and rows["intervened_mae.a"] == [0]
+    assert "descendant_mae.c" not in rows and "drift.a" not in rows
+
+
+def test_the_pendulum_is_measured_in_the_units_of_the_paper():
+    coding = Coding.of(get_world("pendulum").graph())
+    assert dict(zip(coding.names, scales(coding, "pendulum"))) == {
+        "angle": 42, "light": 44, "shadow length": 4.5, "shadow position": 8,
+    }  # fmt: skip
+    assert scales(MIXED, "elsewhere") == [1.0, 2.0]
+
+
+# Pictures
+
+
+def test_pixel_distance_is_zero_for_the_same_and_one_for_black_and_white():
+    white = torch.ones(2, 3, 4, 4)
+    assert metrics.pixel_distance(white, white).tolist() == [0, 0]
+    assert metrics.pixel_distance(white, -white).tolist() == [1, 1]
+    assert metrics.pixel_distance(white, white - 0.5).tolist() == [0.25, 0.25]
+
+
+def test_frechet_distance_of_gaussians():
+    x = np.random.default_rng(0).normal(size=(400, 3))
+    x = (x - x.mean(0)) @ np.linalg.inv(np.linalg.cholesky(np.cov(x, rowvar=False))).T
+    assert metrics.frechet(x, x) == pytest.approx(0, abs=1e-9)
+    # Means 3, 0, 0 apart; deviations 1 against 2 in each direction add (1 - 2)^2.
+    assert metrics.frechet(x, 2 * x + np.array([3.0, 0, 0])) == pytest.approx(9 + 3)
+
+
+def test_minimality_counts_pictures_that_are_nearer():
+    pool = np.array([[0.0]] * 5 + [[1.0]] * 5)
+    # All of value 0 are 0.1 away, all of value 1 are 0.5 away.
+    distances = np.where(pool.T == 0, 0.1, 0.5)
+    factual, counterfactual = np.array([[0.0]] * 3), np.array([[1.0]] * 3)
+    moved = np.array([0.3, 0.6, 0.05])
+    found = metrics.latent_divergence(moved, distances.repeat(3, 0), factual, counterfactual, pool)
+    first, second = metrics.CLD_WEIGHTS
+    none, far, idle = 0.0, math.log(first * math.e + second), math.log(first + second * math.e)
+    assert found == pytest.approx([none, far, idle], abs=1e-12)
+
+
+def test_strength_is_the_share_of_the_way():
+    factual, target = torch.tensor([[0.0, 0, 0], [0.5, 0, 0]]), torch.tensor([[1.0], [-0.5]])
+    read = torch.tensor([[[0.0], [0.5]], [[0.5], [0.0]], [[1.0], [0.2]]]).expand(-1, -1, 3)
+    gone = metrics.way(CHAIN, 0, read, factual, target)
+    assert gone.tolist() == [[0, 0], [0.5, 0.5], [1, pytest.approx(0.3)]]
+    shares, rising = metrics.strength(CHAIN, 0, gone, factual, target, 5.0)
+    assert shares == pytest.approx([0, 0.5, 0.65])
+    assert rising.tolist() == [True, False]
+
+
+def test_strength_of_a_discrete_variable_is_a_probability():
+    factual, target = torch.tensor([[1.0, 0, 0]]), torch.tensor([[0.0, 1]])
+    read = torch.tensor([[[0.9, 0.1, 0]], [[0.2, 0.8, 0]]])
+    shares, rising = metrics.strength(MIXED, 0, metrics.way(MIXED, 0, read, factual, target), factual, target, 1.0)
+    assert shares == pytest.approx([0.1, 0.8]) and rising.all()
+
+
+# The reader
+
+
+def test_the_reader_learns_what_it_sees_and_loads_as_saved(tmp_path):
+    source = Brightness()
+    read = reader.trained(source, 36 * reader.BATCH, tmp_path)
+    images, labels, _ = source.batch(range(20))
+    found, features = read.read(torch.from_numpy(images).movedim(-1, 1) / 127.5 - 1)
+    assert (found[:, 0] - labels[:, 0]).abs().mean() < 0.3
+    assert found[:, 1:].sum(1).numpy() == pytest.approx(1) and found[:, 1].min() > 0.9
+    assert features.shape == (20, reader.HIDDEN)
+    again = reader.ValueReader.load(tmp_path / "reader.safetensors")
+    assert torch.equal(again.read(torch.zeros(1, 1, 16, 16))[0], read.read(torch.zeros(1, 3, 16, 16))[0])
+
+
+def test_a_reader_of_other_pictures_is_not_used(trained):
+    with pytest.raises(CounterfactError, match="--run"):
+        reader.trained(Brightness(), 64, trained[0])
+
+
+def test_the_readers_scenes_cannot_be_guessed_from_each_other(pendulum):
+    images, labels, free = pendulum.batch(range(300))
+    correlations = np.corrcoef(labels.numpy().T) - np.eye(4)
+    assert np.abs(correlations).max() < 0.2 and not free.any()
+    assert images.shape == (300, 16, 16, 3)
+
+
+def test_a_grey_world_has_grey_pictures(monkeypatch):
+    monkeypatch.setattr(type(get_world("pendulum")), "grey", True, raising=False)
+    grey = reader.UniformScenes("pendulum", 16)
+    cases = world_cases(get_world("pendulum"), grey.coding, 16, (1, 2))
+    assert grey.channels == 1 and grey.batch([0])[0].shape == (1, 16, 16, 1)
+    assert cases.images.shape == (2, 1, 16, 16) and cases.truth.shape == (4, 2, 1, 16, 16)
+
+
+# Methods
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_draws_pictures_and_is_trained_once(name, trained, pendulum):
+    folder, paths = trained
+    before = paths[name].stat().st_mtime_ns
+    assert METHODS[name].trained(TINY, pendulum, folder) == paths[name]
+    assert paths[name].stat().st_mtime_ns == before
+    method = METHODS[name].load(paths[name])
+    assert method.provenance["images"] == 8 and method.provenance["data"] == pendulum.key
+    cases = world_cases(get_world("pendulum"), method.coding, 16, (1, 2))
+    latent = method.encode(cases.images, cases.labels, 2, torch.Generator().manual_seed(0))
+    for number, do in enumerate(cases.do):
+        made = method.decode(method.intervened(latent, {number: do}))
+        assert made.shape == cases.images.shape and made.isfinite().all() and made.abs().max() <= 1
+
+
+def test_weights_of_another_config_are_not_taken(trained, pendulum):
+    other = AutoencoderConfig.from_dict({**TINY.to_dict(), "learning_rate": 0.5})
+    with pytest.raises(CounterfactError, match="--run"):
+        METHODS["causal_vae"].trained(other, pendulum, trained[0])
+    with pytest.raises(CounterfactError, match="no usable replica"):
+        METHODS["replica"].load(trained[1]["causal_vae"])
+
+
+def test_training_goes_on_where_it_stopped(pendulum, tmp_path):
+    assert METHODS["causal_vae"].trained(TINY, pendulum, tmp_path).exists()
+    longer = AutoencoderConfig.from_dict({**TINY.to_dict(), "images": 12})
+    path = METHODS["causal_vae"].trained(longer, pendulum, tmp_path)
+    assert METHODS["causal_vae"].load(path).provenance["images"] == 12
+    steps = [json.loads(line)["step"] for line in (tmp_path / "causal_vae" / "log.jsonl").read_text().splitlines()]
+    assert steps == [2, 3]
+
+
+def test_averaged_weights_come_with_the_statistics_of_the_normalisations(trained):
+    norm = next(m for m in Replica.load(trained[1]["replica"]).modules() if isinstance(m, torch.nn.BatchNorm2d))
+    assert norm.num_batches_tracked == 2
+
+
+def latents(method, do):
+    """Latents of a black picture, and those under an intervention."""
+    images, labels = torch.zeros(1, 3, 16, 16), torch.zeros(1, 3)
+    latent = method.eval().encode(images, labels, 1, torch.Generator().manual_seed(0))
+    return latent, method.intervened(latent, do)
+
+
+def test_diffae_leaves_descendants_and_ours_does_not():
+    value = {0: torch.tensor([[0.75]])}
+    torch.manual_seed(0)
+    before, after = latents(METHODS["diffae"](TINY, CHAIN), value)
+    assert after.z[0, 0] == 0.75 and torch.equal(after.z[:, 1:], before.z[:, 1:])
+    before, after = latents(METHODS["ours"](TINY, CHAIN), value)
+    assert after.z[0, 0] == 0.75 and (after.z[:, 1:] != before.z[:, 1:]).all()
+
+
+def test_the_replica_has_parents_noises_and_no_descendants_of_a_middle_variable():
+    torch.manual_seed(0)
+    method = Replica(TINY, CHAIN)
+    with torch.no_grad():
+        before, after = latents(method, {0: torch.tensor([[0.75]])})
+        assert (after.u[:, 0] == 0.75).all() and torch.equal(after.u[:, 1:], before.u[:, 1:])
+        # b follows the noise of a; c follows the noise of b alone, which has not changed.
+        assert (after.z[:, 1] != before.z[:, 1]).any() and torch.equal(after.z[:, 2], before.z[:, 2])
+        before, after = latents(method, {1: torch.tensor([[0.75]])})
+        assert (after.z[:, 1] == 0.75).all() and torch.equal(after.z[:, [0, 2]], before.z[:, [0, 2]])
+
+
+def test_the_replicas_weight_rises_with_the_training(pendulum):
+    from causal_core.autoencoder.data import as_batch
+
+    method, batch = Replica(TINY, pendulum.coding), as_batch(pendulum, range(4))
+    start, end = (method.losses(batch, torch.Generator().manual_seed(0), p) for p in (0.0, 1.0))
+    assert start["loss"] == start["diffusion"]
+    added = 0.7 * (end["prior"] + end["alignment"])
+    assert float(end["loss"].detach()) == pytest.approx(float((end["diffusion"] + added).detach()), rel=1e-5)
+
+
+def test_labels_are_numbers_to_the_replica():
+    numbers = Replica(TINY, MIXED).numbers(torch.tensor([[1.0, 0, 0.3], [0, 1, -0.2]]))
+    assert numbers.numpy() == pytest.approx(np.array([[-1, 0.3], [1, -0.2]]))
+
+
+def test_unlabelled_pictures_train_every_method():
+    class Half(Brightness):
+        def batch(self, indices):
+            images, labels, free = super().batch(indices)
+            labels[::2] = torch.nan
+            return images, labels, free
+
+    from causal_core.autoencoder.data import as_batch
+
+    batch = as_batch(Half(), range(4))
+    for kind in METHODS.values():
+        loss = kind(TINY, Half.coding).losses(batch, torch.Generator().manual_seed(0), 0.5)["loss"]
+        assert loss.isfinite()
+
+
+# Measuring
+
+
+def test_a_method_that_does_nothing_keeps_everything_and_hits_nothing(setup):
+    here = measure.Bench(setup, {"identity": Identity(TINY, Coding.of(get_world("pendulum").graph()))})
+    rows = here.effects("identity", (1, 2))
+    assert (rows["composition_1"] == 0).all()
+    axioms = here.axioms("identity", (1, 2))
+    assert (axioms["composition_10"] == 0).all() and (axioms["reversibility"] == 0).all()
+    # Minimality: nothing of the new value is as near, all of the old value are as far.
+    assert rows["minimality"] == pytest.approx(math.log(0.8 + 0.2 * math.e))
+    truth = here.effects(measure.TRUTH, (1, 2))
+    assert rows["psnr_truth"].max() < 50 and truth["features"].shape == (2, 4, reader.HIDDEN)
+
+
+class Shade(Identity):
+    """A method that makes a picture lighter by the mean of its latents, and knows what it made."""
+
+    def encode(self, images, labels, steps, rng):
+        return CausalLatent(labels, labels, labels[:, :0], images - 0.1 * labels.mean(1)[:, None, None, None], steps)
+
+    def intervened(self, latent, do):
+        z = latent.z.clone()
+        for i, value in do.items():
+            z[:, i : i + 1] = value
+        return replace(latent, z=z)
+
+    def decode(self, latent):
+        return latent.noise + 0.1 * latent.z.mean(1)[:, None, None, None]
+
+
+def test_an_intervention_is_undone_by_the_factual_value(setup):
+    here = measure.Bench(setup, {"shade": Shade(TINY, Coding.of(get_world("pendulum").graph()))})
+    rows = here.axioms("shade", (1, 2))
+    assert rows["reversibility"].max() < 1e-6 and rows["composition_10"].max() < 1e-6
+    cases, method = here.cases((1,)), here.loaded["shade"]
+    pictures = here.made(method, method.encode(cases.images, cases.labels, 1, None), cases)
+    assert all((picture - cases.images).abs().max() > 1e-3 for picture in pictures)
+
+
+def test_answers_are_those_of_the_world(pendulum):
+    cases = world_cases(get_world("pendulum"), pendulum.coding, 16, (5,))
+    names = pendulum.coding.names
+    for i in range(4):
+        assert cases.answers[i, 0, i] == pytest.approx(float(cases.do[i][0]), abs=1e-6)
+    length, position = names.index("shadow length"), names.index("shadow position")
+    assert torch.equal(cases.answers[length, 0, :2], cases.labels[0, :2])
+    assert cases.answers[names.index("light"), 0, position] != cases.labels[0, position]
+    again = world_cases(get_world("pendulum"), pendulum.coding, 16, (4, 5))
+    assert torch.equal(again.truth[:, 1], cases.truth[:, 0])
+
+
+def test_of_a_folder_only_what_is_sure_is_an_answer():
+    class Unlabelled(Brightness):
+        coding = Coding(Brightness.coding.variables, ((), (0,)))
+
+        def batch(self, indices):
+            images, labels, free = super().batch(indices)
+            labels[0, 1:] = torch.nan
+            return images, labels, free
+
+    read = torch.tensor([[0.0, 0.2, 0.8]])
+    cases = folder_cases(Unlabelled(), (3, 4), 1, lambda images: read.expand(len(images), -1))
+    assert cases.truth is None and cases.labels[0, 1:].tolist() == [0, 1] and cases.labels[1, 1:].tolist() == [1, 0]
+    # do(grey) leaves its descendant unknown; do(side) sets the other side and keeps the grey.
+    assert cases.answers[0, :, 1:].isnan().all() and torch.equal(cases.answers[0, :, :1], cases.do[0])
+    assert cases.answers[1, 0].tolist() == [cases.labels[0, 0], 1, 0]
+
+
+def test_a_folder_is_split_into_parts_that_share_nothing():
+    train, test = measure.split(Brightness())
+    assert not set(train.indices) & set(test) and len(train) + len(test) == 200
+    assert len(test) == pytest.approx(40, abs=2)
+    chosen = measure.chosen_numbers(1, 10, test)
+    assert len(set(chosen)) == 10 and set(chosen) <= set(test.tolist())
+    assert isinstance(train, Part) and np.array_equal(train.batch([0])[0], Brightness().batch(train.indices[:1])[0])
+
+
+def test_speed_and_memory_are_those_of_this_process(setup):
+    found = measure.speed(setup, "causal_vae", 2)
+    assert found["counterfactuals_per_second"] > 0 and found["peak_memory_mb"] > 100
+
+
+def test_gains_are_ours_minus_the_other_picture_by_picture():
+    rows = {"ours": {"drift": np.array([0.1, 0.2])}, "other": {"drift": np.array([0.3, 0.4]), "features": np.ones(2)}}
+    found = bench.summary(rows, 0)
+    assert found["other.drift"] == pytest.approx(0.35) and "other.features" not in found
+    assert found["other.drift.gain_low"] == pytest.approx(found["other.drift.gain_high"]) == pytest.approx(-0.2)
+
+
+# The command
+
+
+def options(*words):
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser)
+    return parser.parse_args(list(map(str, words)))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--images", "folder"), "--labels"),
+        (("--graph", "graph.json"), "--images"),
+        (("--also", "half"), "NAME=FILE"),
+        (("--also", "replica=file"), "NAME=FILE"),
+        (("--n", 1), "--n"),
+        (("--weights", "nowhere.safetensors"), "nowhere"),
+    ],
+)
+def test_bad_options_are_told(words, message, monkeypatch, tmp_path):
+    monkeypatch.setenv("COUNTERFACT_CACHE", str(tmp_path))
+    with pytest.raises(CounterfactError, match=message):
+        bench.main(options(*words))
+
+
+def test_weights_of_other_variables_are_told(monkeypatch, tmp_path, trained):
+    monkeypatch.setenv("COUNTERFACT_CACHE", str(tmp_path))
+    path = tmp_path / "other.safetensors"
+    CausalAutoencoder(TINY, CHAIN).save(path)
+    with pytest.raises(CounterfactError, match="other variables"):
+        bench.prepare(
+            options("--weights", path, "--methods", "ours", "--pictures", 4, "--reader-images", 64, "--run", trained[0])
+        )
+
+
+def test_the_command_measures_a_world(trained, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("COUNTERFACT_CACHE", str(tmp_path))
+    monkeypatch.setattr(disentanglement, "ROUNDS", 3)
+    for module in (measure, bench):
+        monkeypatch.setattr(module, "LONG_STEPS", 3)
+    config, out = tmp_path / "tiny.json", tmp_path / "out.json"
+    config.write_text(json.dumps(TINY.to_dict()))
+    own = trained[1]["ours"]
+    code = bench.main(
+        options(
+            "--config", config, "--also", f"half={own}", "--methods", "ours", "replica",
+            "--parts", "effects", "axioms", "latents", "strength", "steps",
+            "--n", 3, "--axioms", 1, "--graded", 1, "--long", 1, "--codes", 40, "--pictures", 8, "--reader-images", 64,
+            "--steps", 2, "--device", "cpu", "--json", out,
+        )
+    )  # fmt: skip
+    assert code == 0
+    document = json.loads(out.read_text())
+    found = document["metrics"]
+    assert (document["bench"], document["version"]) == ("autoencoder", 1)
+    assert document["config"]["provenance"]["replica"]["images"] == 8
+    for name in ("ours", "replica", "half"):
+        for key in ("intervened_mae", "descendant_mae", "drift", "composition_1", "composition_10", "reversibility",
+                    "minimality", "psnr_truth", "frechet", "seconds_per_image", "intervened_mae.angle",
+                    "dci.disentanglement", "dci.completeness", "infomec.infom", "infomec.infoc"):  # fmt: skip
+            assert isinstance(found[f"{name}.{key}"], float), f"{name}.{key}"
+    for key in ("reader_floor", "reader_floor.light", "truth.drift", "ours.strength.0.5.angle",
+                "ours.strength.monotone", "ours.steps2_over_3", "ours.steps2_over_3.pixels", "replica.drift.gain_low",
+                "half.drift.gain_high"):  # fmt: skip
+        assert isinstance(found[key], float), key
+    shown = capsys.readouterr().out
+    assert "| replica |" in shown and "| truth |" in shown and "shadow length" in shown
+
+
+def test_the_command_measures_a_strangers_folder(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("COUNTERFACT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(disentanglement, "ROUNDS", 3)
+    folder, lines = tmp_path / "pictures", ["file,grey,dark"]
+    folder.mkdir()
+    for i in range(24):
+        Image.fromarray(np.full((20, 16), i * 10, np.uint8)).save(folder / f"{i:02d}.png")
+        lines.append(f"{i:02d}.png,{i * 10},{'yes' if i < 12 else 'no'}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    from causal_core.concepts import Concept, Concepts
+    from causal_core.graph import CausalGraph
+
+    concepts = Concepts((Concept("grey", interval=(0.0, 230.0)), Concept("dark", ("yes", "no"))))
+    (tmp_path / "graph.json").write_text(CausalGraph.from_edges([("grey", "dark")], concepts=concepts).to_json())
+    config = tmp_path / "tiny.json"
+    config.write_text(json.dumps({**TINY.to_dict(), "channels": 1}))
+    out = tmp_path / "out.json"
+    bench.main(
+        options(
+            "--images", folder, "--labels", tmp_path / "labels.csv", "--graph", tmp_path / "graph.json",
+            "--config", config, "--methods", "ours", "conditional_ddpm", "--parts", "effects", "axioms", "latents",
+            "--n", 4, "--axioms", 1, "--codes", 20, "--reader-images", 64, "--steps", 1, "--device", "cpu",
+            "--json", out,
+        )
+    )  # fmt: skip
+    found = json.loads(out.read_text())["metrics"]
+    assert {"ours.intervened_mae", "ours.drift", "ours.composition_10", "ours.frechet", "ours.minimality"} <= set(found)
+    assert not {"ours.psnr_truth", "ours.descendant_mae", "truth.drift"} & set(found)
+    assert "conditional_ddpm.dci.completeness" not in found
+    assert capsys.readouterr().out
