@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import expect
 
 from causal_core.edits import GraphEdits
+from causal_core.worlds import get_world
 
 FILES = sorted((Path(__file__).parents[2] / "workflows").glob("*.json"))
 RUN_SECONDS = 120
@@ -35,6 +36,21 @@ def test_every_template_opens(canvas):
         mounted = "() => app.graph.nodes.filter((n) => n.widgets?.some((w) => w.element?.matches('.cf-editor'))).length"
         assert canvas.page.evaluate(mounted) == editors, file.stem
         assert not canvas.errors, file.stem
+
+
+def test_the_quickstart_shows_the_graph_of_its_scene_before_the_first_run(canvas):
+    saved = workflow("quickstart")
+    seed = next(node["widgets_values"][0] for node in saved["nodes"] if node.get("title") == "Scene seed")
+    world = get_world("cottage")
+    graph = world.scene_graph(world.sample(seed))
+    canvas.load(saved)
+    editor = canvas.editor()
+    expect(editor.card("season")).to_be_visible()
+    assert canvas.page.evaluate("() => Object.keys(app.nodeOutputs)") == []
+    words = {name: editor.card(name).locator(".cf-value").text_content() for name in editor.names()}
+    assert words == graph.concepts.values()
+    assert editor.edges() == sorted((edge.source, edge.target) for edge in graph.edges)
+    assert editor.value == ""
 
 
 def test_settings_of_the_language_model(one_canvas):
