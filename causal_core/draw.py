@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from math import atan2, ceil
 from typing import TYPE_CHECKING, NamedTuple
 
+from .arcs import CELL, arcs, cells
 from .brush import Brush, along, length, measure, part, rounded
 from .errors import CounterfactError, finite
 from .graph import CausalGraph
-from .layout import CELL, Box, Point, Spacing, arcs, cells, layered, turned
+from .layout import Box, Point, Spacing, layered, turned
 
 if TYPE_CHECKING:
     from PIL import Image

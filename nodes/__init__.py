@@ -7,7 +7,21 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import abduct, concepts, csg, demo, graph, instruction, intervention, language, regions, report, steer
+from . import (
+    abduct,
+    autoencoder,
+    autoencoder_train,
+    concepts,
+    csg,
+    demo,
+    graph,
+    instruction,
+    intervention,
+    language,
+    regions,
+    report,
+    steer,
+)
 from .mistakes import keep_log_plain
 
 
@@ -20,5 +34,8 @@ class CounterfactExtension(ComfyExtension):
         language.register_folder()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        topics = (demo, concepts, graph, intervention, csg, abduct, regions, steer, instruction, report, language)
+        topics = (
+            demo, concepts, graph, intervention, csg, abduct, regions, steer, instruction, report, language,
+            autoencoder, autoencoder_train,
+        )  # fmt: skip
         return [node for topic in topics for node in topic.NODES]

@@ -20,7 +20,7 @@ import torch
 from comfy.text_encoders.llama import BaseGenerate
 
 from ..causal_core.errors import CounterfactError
-from ..causal_core.language.model import TEXT, Answer, Progress, Prompt, Request
+from ..causal_core.language.model import TEXT, Check, OneByOne, Prompt, Request, ignore
 from ..causal_core.language.scoring import continuations
 
 Tokens = dict[str, Any]
@@ -30,7 +30,7 @@ Pick = Callable[[torch.Tensor], int]
 FINGERPRINT_VALUES = 64
 
 
-class ClipModel:
+class ClipModel(OneByOne):
     """A language model inside a CLIP.
 
     Parameters
@@ -72,7 +72,7 @@ class ClipModel:
         picture = np.zeros((64, 64, 3), np.uint8)
         return hasattr(self.writer, "preprocess_embed") and _pictures(self._chat(Prompt("", images=(picture,)))) == 1
 
-    def complete(self, request: Request, check: Callable[[], None] = lambda: None) -> str:
+    def complete(self, request: Request, check: Check = ignore) -> str:
         """See `LanguageModel.complete`."""
         check()
         generator = torch.Generator().manual_seed(request.seed % 2**63)
@@ -88,7 +88,7 @@ class ClipModel:
         tokens = self._chat(prompt) if prompt.chat else self._raw(self._ids(prompt.text))
         return self.clip.decode(self._generate(tokens, pick, request.max_tokens))
 
-    def choice_logprobs(self, request: Request, check: Callable[[], None] = lambda: None) -> tuple[float, ...]:
+    def choice_logprobs(self, request: Request, check: Check = ignore) -> tuple[float, ...]:
         """See `LanguageModel.choice_logprobs`; the sum over the tokens of each choice."""
         check()
         prompt = request.prompt
@@ -113,21 +113,8 @@ class ClipModel:
             for tail in tails
         )
 
-    def batch(
-        self,
-        requests: Sequence[Request],
-        progress: Progress = lambda done, total: None,
-        check: Callable[[], None] = lambda: None,
-    ) -> list[Answer]:
-        """See `LanguageModel.batch`; one after the other, as ComfyUI's text models work."""
-        answers: list[Answer] = []
-        for request in requests:
-            answers.append(self.choice_logprobs(request, check) if request.choices else self.complete(request, check))
-            progress(len(answers), len(requests))
-        return answers
-
     def _follow(
-        self, tokens: Tokens, tail: tuple[int, ...], known: dict[tuple[int, ...], torch.Tensor], check: Callable
+        self, tokens: Tokens, tail: tuple[int, ...], known: dict[tuple[int, ...], torch.Tensor], check: Check
     ) -> None:
         """Have the model write a tail, and note before each of its tokens how probable all tokens were."""
         written = 0

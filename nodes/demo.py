@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from functools import lru_cache
 from pathlib import Path
 
 import folder_paths
 from comfy_api.latest import io
+from safetensors import SafetensorError, safe_open
 
 from ..causal_core.errors import CounterfactError
+from ..causal_core.weights import METADATA_KEY
 from . import types
 from .mistakes import naming
 
 BUNDLED = Path(__file__).parents[1] / "causal_core" / "demo" / "weights"
 FOLDER = "counterfact"
+# The kind of causal autoencoders, which have a loader of their own; that of checkpoints begins with it.
+AUTOENCODER = "counterfact.autoencoder"
 
 
 def register_folder() -> None:
@@ -20,17 +26,45 @@ def register_folder() -> None:
     folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
 
 
+def own_files() -> dict[str, str | None]:
+    """Weights of the user by file name, with the kind that each says it is; None where it cannot be read."""
+    names = [name for name in folder_paths.get_filename_list(FOLDER) if name.endswith(".safetensors")]
+    paths = {name: folder_paths.get_full_path(FOLDER, name) for name in names}
+    return {name: _kind(path, fingerprint(Path(path))) for name, path in paths.items() if path}
+
+
+@lru_cache
+def _kind(path: str, unchanged: str) -> str | None:
+    try:
+        with safe_open(path, framework="pt") as file:
+            document = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+        return str(document.get("kind", ""))
+    except (OSError, SafetensorError, ValueError, AttributeError, RecursionError):
+        return None
+
+
 def presets() -> list[str]:
     """Bundled models by name, models of the user by file name."""
     bundled = sorted(file.stem for file in BUNDLED.glob("*.safetensors"))
-    own = [name for name in folder_paths.get_filename_list(FOLDER) if name.endswith(".safetensors")]
+    own = [name for name, kind in own_files().items() if not (kind or "").startswith(AUTOENCODER)]
     return (bundled or ["micro"]) + own
 
 
-def find_weights(preset: str) -> Path:
-    """The file of a preset; it need not exist."""
+def find_weights(preset: str, bundled: Path | None = None) -> Path:
+    """The file of a preset; it need not exist.
+
+    ``bundled`` is the folder of the weights that come with the pack, of the text-to-image models if not given.
+    """
     own = folder_paths.get_full_path(FOLDER, preset)
-    return Path(own) if own else BUNDLED / f"{preset}.safetensors"
+    return Path(own) if own else (bundled or BUNDLED) / f"{Path(preset).name}.safetensors"
+
+
+def fingerprint(file: Path) -> str:
+    """Another one whenever the file is."""
+    if not file.is_file():
+        return "missing"
+    status = file.stat()
+    return f"{status.st_mtime_ns} {status.st_size}"
 
 
 class LoadDemoModel(io.ComfyNode):
@@ -62,11 +96,7 @@ class LoadDemoModel(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, preset: str) -> str:
-        file = find_weights(preset)
-        if not file.is_file():
-            return "missing"
-        status = file.stat()
-        return f"{status.st_mtime_ns} {status.st_size}"
+        return fingerprint(find_weights(preset))
 
     @classmethod
     def execute(cls, preset: str) -> io.NodeOutput:
@@ -93,9 +123,14 @@ class DemoScene(io.ComfyNode):
             category="causal/demo",
             description="Draw a picture whose causes are known exactly. With an intervention it draws the true "
             "counterfactual: the same scene, and only what follows from the intervention is different.",
-            search_aliases=["counterfactual", "ground truth", "cottage", "test image", "world"],
+            search_aliases=["counterfactual", "ground truth", "cottage", "pendulum", "test image", "world"],
             inputs=[
-                io.Combo.Input("world", options=["cottage"], tooltip="The kind of scene: a cottage by a pond."),
+                io.Combo.Input(
+                    "world", options=["cottage", "pendulum", "digits", "circuit"], default="cottage",
+                    tooltip="The kind of scene. cottage: a house by a pond, with concepts such as season. pendulum: a "
+                    "lamp and a pendulum cast a shadow. digits: handwriting whose thickness makes it brighter. "
+                    "circuit: a robot arm switches lamps. The last three have numbers as values, such as 'angle = 20'.",
+                ),
                 io.Int.Input(
                     "seed", default=7, min=0, max=2**53, control_after_generate=True,
                     tooltip="Which scene. The same number always draws the same scene.",

@@ -92,6 +92,7 @@ class GraphBuilder(io.ComfyNode):
         cls, concepts=None, graph=None, edges: str = "", llm=None, strategy: str = STRATEGIES[0],
         constraints: str = "", confounders: bool = False, editor: str = "",
     ) -> io.NodeOutput:  # fmt: skip
+        from ..causal_core.apply_edits import apply_edits
         from ..causal_core.edits import GraphEdits
         from ..causal_core.graph import CausalGraph, parse_edges
 
@@ -116,7 +117,7 @@ class GraphBuilder(io.ComfyNode):
             with naming("concepts"):
                 graph = observed(graph, concepts)
         with naming("editor"):
-            edited = edits.apply(graph)
+            edited = apply_edits(graph, edits)
         document = edited.graph.to_json()
         base = "" if graph is None else replace(graph, scm=None, noise=None).to_json()
         ui = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 
@@ -11,11 +12,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # `python -m pytest` puts the current folder on sys.path; there, the pack's nodes/ would hide ComfyUI's nodes.py.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
+# What several layers of tests share.
+sys.path.append(str(ROOT / "tests" / "helpers"))
 
 
 LAYERS = {
     "unit": "needs no ComfyUI",
-    "model": "ComfyUI's classes in this process",
+    "model": "ComfyUI's classes, or models as they are shipped, in this process",
     "server": "a running ComfyUI server",
     "browser": "a running ComfyUI server and a browser",
 }
@@ -33,6 +36,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(layer)
     # The quick ones first, and browsers last: Playwright leaves an event loop behind, in which no other can be started.
     items.sort(key=lambda item: next((i for i, layer in enumerate(LAYERS) if item.get_closest_marker(layer)), -1))
+
+
+def pytest_collection_finish() -> None:
+    # What the imports have made stays to the end: looking through it again and again takes a tenth of all time.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ Several GPUs: ``accelerate launch -m causal_core train autoencoder ...``; each p
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import logging
 import multiprocessing
@@ -95,7 +96,7 @@ class Trainer(Training):
         self.shared = Objective(model, cuda if half is None else half)
         if accelerator is not None:
             self.shared = accelerator.prepare(self.shared)
-        elif cuda:
+        elif cuda and importlib.util.find_spec("triton"):
             model.decoder.unet.compile()
 
     def resume(self, folder: Path) -> bool:

@@ -9,7 +9,7 @@ from itertools import repeat
 from typing import Generic, TypeVar
 
 from ..errors import CounterfactError
-from ..language.model import LanguageModel, Progress, Prompt, Request
+from ..language.model import Check, LanguageModel, Progress, Prompt, Request, ignore
 from .questions import AGAIN
 from .reading import reason
 
@@ -51,8 +51,8 @@ class Interview:
     """
 
     model: LanguageModel
-    progress: Progress = lambda done, total: None
-    check: Callable[[], None] = lambda: None
+    progress: Progress = ignore
+    check: Check = ignore
     calls: int = 0
     unreadable: int = 0
     invented: int = 0

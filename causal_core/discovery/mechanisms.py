@@ -20,7 +20,7 @@ import numpy as np
 from ..concepts import Concept
 from ..errors import CounterfactError, folded, identifier
 from ..graph import CausalGraph
-from ..language.model import CHOICES, TEXT, LanguageModel, Progress, Prompt, Request
+from ..language.model import CHOICES, TEXT, Check, LanguageModel, Progress, Prompt, Request, ignore
 from ..language.structured import read_answer
 from ..plan import Consequence, Mechanism, listed
 from .interview import Interview
@@ -46,8 +46,8 @@ Question = tuple[Prompt, Callable[[str], str | None]]
 def language_mechanism(
     graph: CausalGraph,
     model: LanguageModel,
-    progress: Progress = lambda done, total: None,
-    check: Callable[[], None] = lambda: None,
+    progress: Progress = ignore,
+    check: Check = ignore,
 ) -> Mechanism:
     """A mechanism for :func:`causal_core.plan.propagate` that asks a language model.
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Sequence
 
 from ..errors import CounterfactError, finite, unknown
 from ..graph import CausalGraph
-from ..language.model import NOTHING, Answer, Progress, Request
+from ..language.model import NOTHING, Check, OneByOne, Request, ignore
 from .questions import AGAIN, BACKWARD, CHILDREN, CHOICES, CONFOUNDERS, FORWARD, NONE, ROOTS, TRIPLET, YES_NO, Choice
 
 ERRORS = ANSWER, PAIR = "answer", "pair"
@@ -21,7 +20,7 @@ ERRORS = ANSWER, PAIR = "answer", "pair"
 GARBLED = ("", "I am not sure what you mean.", "<Answer>", "Ignore the question. <Answer>unicorns</Answer>")
 
 
-class Oracle:
+class Oracle(OneByOne):
     """A language model that answers from a graph.
 
     Parameters
@@ -57,7 +56,7 @@ class Oracle:
         truth = hashlib.sha256(graph.to_json().encode()).hexdigest()[:12]
         self.name = f"oracle:{truth}:{flips:g}:{errors}:{garbled:g}:{seed}"
 
-    def complete(self, request: Request, check: Callable[[], None] = lambda: None) -> str:
+    def complete(self, request: Request, check: Check = ignore) -> str:
         """The answer to one of the questions of :mod:`.questions`; raises CounterfactError for any other."""
         check()
         question = request.prompt.text.removesuffix(AGAIN)
@@ -69,22 +68,9 @@ class Oracle:
                 return answer(question, **names)
         raise CounterfactError(f"the oracle knows the questions of this pack only, not {question[:80]!r}")
 
-    def choice_logprobs(self, request: Request, check: Callable[[], None] = lambda: None) -> tuple[float, ...]:
+    def choice_logprobs(self, request: Request, check: Check = ignore) -> tuple[float, ...]:
         """The oracle gives no scores."""
         raise CounterfactError("the oracle answers in text only: ask without choices")
-
-    def batch(
-        self,
-        requests: Sequence[Request],
-        progress: Progress = lambda done, total: None,
-        check: Callable[[], None] = lambda: None,
-    ) -> list[Answer]:
-        """See :class:`causal_core.language.model.LanguageModel`."""
-        answers: list[Answer] = []
-        for request in requests:
-            answers.append(self.complete(request, check))
-            progress(len(answers), len(requests))
-        return answers
 
     def _answers(self):
         for choice in CHOICES:

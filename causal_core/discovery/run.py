@@ -15,7 +15,7 @@ import numpy as np
 from ..concepts import Concepts
 from ..errors import CounterfactError, limited, unknown, write_document
 from ..graph import MAX_EDGES, MAX_REASON, CausalGraph, Edge
-from ..language.model import LanguageModel, Progress
+from ..language.model import Check, LanguageModel, Progress, ignore
 from .acyclic import Acyclic, acyclic
 from .breadth_first import breadth_first
 from .confounders import confounders as confounded_pairs
@@ -94,8 +94,8 @@ def discover(
     constraints: Constraints = Constraints(),  # noqa: B008  frozen
     pairs: Sequence[Sequence[str]] | None = None,
     confounders: bool = False,
-    progress: Progress = lambda done, total: None,
-    check: Callable[[], None] = lambda: None,
+    progress: Progress = ignore,
+    check: Check = ignore,
     descriptions: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> Discovery:

@@ -8,7 +8,7 @@ them (pointwise mutual information, as in Holtzman et al. 2021, "Surface Form Co
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ import numpy as np
 
 from ..concepts import Concept, Concepts
 from ..errors import CounterfactError, folded, shorten, text
-from ..language.model import TEXT, LanguageModel, Prompt, Request
+from ..language.model import TEXT, Check, LanguageModel, Prompt, Request, ignore
 from ..language.structured import ask_json
 from ..plan import Intervention, listed, parse_intervention
 from .interview import Interview
@@ -62,7 +62,7 @@ _INSTEAD = re.compile(r"\b(?:instead of|rather than)\b[^,;:?!]*", re.IGNORECASE)
 
 
 def what_if(
-    sentence: str, concepts: Concepts, model: LanguageModel | None = None, check: Callable[[], None] = lambda: None
+    sentence: str, concepts: Concepts, model: LanguageModel | None = None, check: Check = ignore
 ) -> Intervention:
     """Understand a sentence as an intervention.
 
@@ -304,7 +304,7 @@ def stem(word: str) -> str:
 
 
 def _scored(
-    sentence: str, reading: Reading, concepts: Concepts, model: LanguageModel, check: Callable[[], None]
+    sentence: str, reading: Reading, concepts: Concepts, model: LanguageModel, check: Check
 ) -> dict[str, str] | None:
     """The pairs that the sentence makes most probable, one for each group that is open."""
     every = tuple((concept.name, value) for concept in concepts for value in concept.domain)
@@ -336,7 +336,7 @@ def _go_on(way: str, concept: Concept, value: str) -> str:
     return " " + way.format(name=concept.name, value=value, phrase=concept.phrase(value))
 
 
-def _told(sentence: str, concepts: Concepts, model: LanguageModel, check: Callable[[], None]) -> dict[str, str]:
+def _told(sentence: str, concepts: Concepts, model: LanguageModel, check: Check) -> dict[str, str]:
     """What the model says in JSON."""
 
     def read(data: Any) -> dict[str, str]:

@@ -12,14 +12,13 @@ import logging
 import math
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..cache import cache_dir
-from .model import Answer, LanguageModel, Progress, Request
+from .model import Answer, Check, LanguageModel, Progress, Request, Together, ignore
 
 log = logging.getLogger("counterfact")
 
@@ -28,7 +27,7 @@ VERSION = 1
 CHUNK = 32
 
 
-class Cached:
+class Cached(Together):
     """A language model that asks another one only what it has not been asked before.
 
     Parameters
@@ -58,20 +57,7 @@ class Cached:
     def sees(self) -> bool:
         return self.model.sees
 
-    def complete(self, request: Request, check: Callable[[], None] = lambda: None) -> str:
-        """See `LanguageModel.complete`."""
-        return self._kept(request, lambda: self.model.complete(request, check))
-
-    def choice_logprobs(self, request: Request, check: Callable[[], None] = lambda: None) -> tuple[float, ...]:
-        """See `LanguageModel.choice_logprobs`."""
-        return self._kept(request, lambda: self.model.choice_logprobs(request, check))
-
-    def batch(
-        self,
-        requests: Sequence[Request],
-        progress: Progress = lambda done, total: None,
-        check: Callable[[], None] = lambda: None,
-    ) -> list[Answer]:
+    def batch(self, requests: Sequence[Request], progress: Progress = ignore, check: Check = ignore) -> list[Answer]:
         """See `LanguageModel.batch`."""
         keys = [self._key(request) for request in requests]
         answers = {key: self._read(key, request) for key, request in zip(keys, requests)}
@@ -91,15 +77,6 @@ class Cached:
             for (key, request), answer in zip(chunk, found, strict=True):
                 answers[key] = self._write(key, request, answer)
         return [answers[key] for key in keys]
-
-    def _kept(self, request: Request, ask: Callable[[], Answer]) -> Any:
-        key = self._key(request)
-        answer = self._read(key, request)
-        if answer is None:
-            answer = ask()
-            self.asked += 1
-            self._write(key, request, answer)
-        return answer
 
     def _key(self, request: Request) -> str:
         """A hash of everything that the answer depends on."""

@@ -18,15 +18,15 @@ import torch
 
 from ..errors import CounterfactError
 from .files import Loaded, find_files, load
-from .model import TEXT, Answer, Progress, Prompt, Request
+from .model import TEXT, Answer, Check, Progress, Prompt, Request, Together, ignore
 from .scoring import Continuation, continuations, log_probabilities
 
 # Texts that are written side by side: a step takes hardly longer for eight than for one.
 MAX_TEXTS = 8
 
 
-class LocalModel:
-    """A language model in this process.
+class LocalModel(Together):
+    """A language model in this process; the log-probability of a choice is the sum over its tokens.
 
     Parameters
     ----------
@@ -72,20 +72,7 @@ class LocalModel:
     def __repr__(self) -> str:
         return f"LocalModel({self.name!r})"
 
-    def complete(self, request: Request, check: Callable[[], None] = lambda: None) -> str:
-        """See `LanguageModel.complete`."""
-        return self.batch([request], check=check)[0]
-
-    def choice_logprobs(self, request: Request, check: Callable[[], None] = lambda: None) -> tuple[float, ...]:
-        """See `LanguageModel.choice_logprobs`; the sum over the tokens of each choice."""
-        return self.batch([request], check=check)[0]
-
-    def batch(
-        self,
-        requests: Sequence[Request],
-        progress: Progress = lambda done, total: None,
-        check: Callable[[], None] = lambda: None,
-    ) -> list[Answer]:
+    def batch(self, requests: Sequence[Request], progress: Progress = ignore, check: Check = ignore) -> list[Answer]:
         """See `LanguageModel.batch`; what is alike in requests is computed once."""
         check()
         if not requests:
@@ -175,7 +162,7 @@ def _fitting(loaded: Loaded, length: int) -> None:
 
 
 def _score(
-    loaded: Loaded, requests: Sequence[Request], check: Callable[[], None], done: Callable[[int], None]
+    loaded: Loaded, requests: Sequence[Request], check: Check, done: Callable[[int], None]
 ) -> list[tuple[float, ...]]:
     """Log-probabilities of the choices of each request."""
     items: list[Continuation] = []
@@ -203,7 +190,7 @@ def _alike(requests: Sequence[Request], which: Sequence[int]) -> list[list[int]]
     return [group[start : start + MAX_TEXTS] for group in alike for start in range(0, len(group), MAX_TEXTS)]
 
 
-def _write(loaded: Loaded, requests: Sequence[Request], check: Callable[[], None]) -> list[str]:
+def _write(loaded: Loaded, requests: Sequence[Request], check: Check) -> list[str]:
     """Texts of several requests, padded on the left, where they begin together."""
     rows = [
         _tokens(loaded, render(loaded, request.prompt), request.prompt.chat) or _start(loaded) for request in requests
@@ -217,9 +204,7 @@ def _write(loaded: Loaded, requests: Sequence[Request], check: Callable[[], None
     return _generate(loaded, inputs, requests, check)
 
 
-def _generate(
-    loaded: Loaded, inputs: dict[str, Any], requests: Sequence[Request], check: Callable[[], None]
-) -> list[str]:
+def _generate(loaded: Loaded, inputs: dict[str, Any], requests: Sequence[Request], check: Check) -> list[str]:
     length = inputs["input_ids"].shape[1]
     _fitting(loaded, length + 1)
 
@@ -254,7 +239,7 @@ class Draws:
         return scores
 
 
-def _look(loaded: Loaded, request: Request, check: Callable[[], None]) -> Answer:
+def _look(loaded: Loaded, request: Request, check: Check) -> Answer:
     """The answer to a request with pictures."""
     from PIL import Image
 

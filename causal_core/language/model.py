@@ -1,7 +1,8 @@
 """What a language model can be asked for: text, or the log-probabilities of given answers.
 
 The protocol is as small as its users need. A backend says in `scores` what its log-probabilities are worth, so that a
-strategy can choose between scoring choices and counting votes.
+strategy can choose between scoring choices and counting votes; it implements what comes natural to it, one answer or
+many at once, and takes the rest of the protocol from `OneByOne` or `Together`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,11 @@ import numpy as np
 SCORES = TEXT, CHOICES, NOTHING = "text", "choices", "nothing"
 
 Progress = Callable[[int, int], None]
+Check = Callable[[], None]
+
+
+def ignore(*_: int) -> None:
+    """The progress and the check of those who need none."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ class LanguageModel(Protocol):
     scores: str
     sees: bool
 
-    def complete(self, request: Request, check: Callable[[], None] = lambda: None) -> str:
+    def complete(self, request: Request, check: Check = ignore) -> str:
         """The model's text.
 
         Parameters
@@ -88,17 +94,36 @@ class LanguageModel(Protocol):
             If there is no answer; the message names the cause and the remedy.
         """
 
-    def choice_logprobs(self, request: Request, check: Callable[[], None] = lambda: None) -> tuple[float, ...]:
+    def choice_logprobs(self, request: Request, check: Check = ignore) -> tuple[float, ...]:
         """Natural logarithm of the probability of each of `request.choices` as what follows the prompt.
 
         With `scores` = "choices" they are comparable with each other only; -inf stands for a choice that the model did
         not consider. Raises CounterfactError where `scores` is "nothing".
         """
 
-    def batch(
-        self,
-        requests: Sequence[Request],
-        progress: Progress = lambda done, total: None,
-        check: Callable[[], None] = lambda: None,
-    ) -> list[Answer]:
+    def batch(self, requests: Sequence[Request], progress: Progress = ignore, check: Check = ignore) -> list[Answer]:
         """Answers in the order of the requests: text, or log-probabilities for those that have choices."""
+
+
+class Together:
+    """A model that computes many answers at once: one is a batch of one."""
+
+    def complete(self, request: Request, check: Check = ignore) -> str:
+        """See `LanguageModel.complete`."""
+        return self.batch([request], check=check)[0]
+
+    def choice_logprobs(self, request: Request, check: Check = ignore) -> tuple[float, ...]:
+        """See `LanguageModel.choice_logprobs`."""
+        return self.batch([request], check=check)[0]
+
+
+class OneByOne:
+    """A model that computes one answer at a time: a batch is answered in turn."""
+
+    def batch(self, requests: Sequence[Request], progress: Progress = ignore, check: Check = ignore) -> list[Answer]:
+        """See `LanguageModel.batch`."""
+        answers: list[Answer] = []
+        for request in requests:
+            answers.append(self.choice_logprobs(request, check) if request.choices else self.complete(request, check))
+            progress(len(answers), len(requests))
+        return answers

@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 from ..errors import CounterfactError, finite, shorten
 from . import wire
-from .model import CHOICES, NOTHING, Answer, Progress, Prompt, Request
+from .model import CHOICES, NOTHING, Answer, Check, Progress, Prompt, Request, Together, ignore
 from .trust import KEY_VARIABLE, URL_VARIABLE, Trust, base_url, is_local
 
 if TYPE_CHECKING:
@@ -62,8 +62,10 @@ class Reply:
     problem: str = ""
 
 
-class Server:
+class Server(Together):
     """A language model behind an OpenAI-compatible server.
+
+    Choices are scored from the most probable first tokens of the answer to a chat prompt.
 
     Parameters
     ----------
@@ -89,7 +91,7 @@ class Server:
         trust: Trust | None = None,
         timeout: float = 120.0,
         parallel: int = 4,
-        check: Callable[[], None] = lambda: None,
+        check: Check = ignore,
     ) -> None:
         if find_spec("aiohttp") is None:
             raise CounterfactError(
@@ -133,20 +135,7 @@ class Server:
         # A model that thinks first begins with neither.
         return CHOICES if any(map(math.isfinite, known)) else NOTHING
 
-    def complete(self, request: Request, check: Callable[[], None] = lambda: None) -> str:
-        """See `LanguageModel.complete`."""
-        return self.batch([request], check=check)[0]
-
-    def choice_logprobs(self, request: Request, check: Callable[[], None] = lambda: None) -> tuple[float, ...]:
-        """See `LanguageModel.choice_logprobs`; from the most probable first tokens of the answer to a chat prompt."""
-        return self.batch([request], check=check)[0]
-
-    def batch(
-        self,
-        requests: Sequence[Request],
-        progress: Progress = lambda done, total: None,
-        check: Callable[[], None] = lambda: None,
-    ) -> list[Answer]:
+    def batch(self, requests: Sequence[Request], progress: Progress = ignore, check: Check = ignore) -> list[Answer]:
         """See `LanguageModel.batch`; `parallel` requests at a time, and the first failure ends all."""
         if not requests:
             return []

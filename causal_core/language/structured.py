@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from ..errors import CounterfactError, shorten
-from .model import LanguageModel, Request
+from .model import Check, LanguageModel, Request, ignore
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ def ask_json(
     model: LanguageModel,
     request: Request,
     read: Callable[[Any], T],
-    check: Callable[[], None] = lambda: None,
+    check: Check = ignore,
 ) -> T:
     """Ask for JSON; if the answer is no good, show the model what is wrong with it and ask once more.
 

@@ -111,6 +111,17 @@ def error(pack):
     return pack("causal_core.errors").CounterfactError
 
 
+@pytest.fixture
+def previews(tmp_path):
+    """Previews go to a folder of their own."""
+    import folder_paths
+
+    before = folder_paths.get_temp_directory()
+    folder_paths.set_temp_directory(str(tmp_path))
+    yield
+    folder_paths.set_temp_directory(before)
+
+
 @pytest.fixture(autouse=True)
 def inference_mode():
     """ComfyUI runs every node in it."""

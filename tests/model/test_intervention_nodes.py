@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from causal_core.language.model import OneByOne
+
 ANSWERS = {
     'the "weather" is "rain". Nothing else decides the "street"': "wet",
     'the "weather" is "clear". Nothing else decides the "street"': "dry",
@@ -16,7 +18,7 @@ ANSWERS = {
 }
 
 
-class Words:
+class Words(OneByOne):
     """Answers in JSON what is in the table, and that "poured" means rain."""
 
     name, scores, sees = "words", "nothing", False
@@ -30,13 +32,6 @@ class Words:
         if "poured" in request.prompt.text:
             return '{"weather": "rain"}'
         return next((json.dumps({"value": v}) for k, v in ANSWERS.items() if k in request.prompt.text), "{}")
-
-    def batch(self, requests, progress=lambda done, total: None, check=lambda: None):
-        answers = []
-        for request in requests:
-            answers.append(self.complete(request, check))
-            progress(len(answers), len(requests))
-        return answers
 
 
 @pytest.fixture(scope="module")

@@ -6,17 +6,7 @@ import pytest
 import torch
 
 STEPS = 6
-
-
-@pytest.fixture(autouse=True)
-def temporary(tmp_path):
-    """Previews go to a folder of their own."""
-    import folder_paths
-
-    before = folder_paths.get_temp_directory()
-    folder_paths.set_temp_directory(str(tmp_path))
-    yield tmp_path
-    folder_paths.set_temp_directory(before)
+pytestmark = pytest.mark.usefixtures("previews")
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import sys
 
@@ -27,7 +28,8 @@ def test_starts_without_a_traceback(start_log, client, server):
     system = client.system_stats()["system"]
     assert system["comfyui_version"]
     assert str(server.base_dir) in system["argv"]
-    assert "Traceback" not in start_log
+    assert "Traceback" not in start_log and "comfy_entrypoint" not in start_log
+    assert re.search(r"seconds: \S*counterfact", start_log), "the pack is in the list of import times"
     assert "IMPORT FAILED" not in start_log
 
 

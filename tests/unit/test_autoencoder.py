@@ -189,7 +189,7 @@ def test_decoding_is_exact_for_a_point_and_encoding_its_inverse():
 
     rising = diffusion.levels(7)
     start = target + 0.5 * torch.ones(1, 2, 1, 1)
-    noise = diffusion.encode(denoise, start, rising, rounds=60)
+    noise = diffusion.encode(denoise, start, rising, rounds=200)
     # All of the ODE's lines through a point are straight: x = target + sigma * noise.
     assert torch.allclose(noise - target, (0.5 * rising[-1] / rising[0]).expand(1, 2, 1, 1), rtol=1e-2)
     assert torch.allclose(diffusion.decode(denoise, noise, rising), start, atol=1e-4)
@@ -314,9 +314,7 @@ def _batch(labelled: bool = True) -> Batch:
 def test_alignment_is_nothing_at_the_labels_and_without_them():
     labels = _batch().labels
     logits = torch.where(labels > 0.5, 30.0, 0.0)
-    readings = torch.cat(
-        [(logits if v.domain else labels)[:, p] for v, p in zip(CODING.variables, CODING.places)], 1
-    )
+    readings = torch.cat([(logits if v.domain else labels)[:, p] for v, p in zip(CODING.variables, CODING.places)], 1)
     assert float(alignment(CODING, readings, labels)) == pytest.approx(0.0, abs=1e-6)
     assert float(alignment(CODING, readings + 0.5, labels)) > 0.1
     assert float(alignment(CODING, readings + 0.5, torch.full_like(labels, math.nan))) == 0.0

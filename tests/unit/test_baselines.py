@@ -15,8 +15,6 @@ from causal_core.bench.baselines.prompt_to_prompt import Control, blend_mask, co
 from causal_core.bench.baselines.semantic import at_least_quantile, directions, leditspp, sega
 from causal_core.bench.baselines.setting import changed_phrases
 from causal_core.concepts import Concept, Concepts
-from causal_core.demo.config import DemoConfig
-from causal_core.demo.model import DemoModel
 from causal_core.demo.schedule import denoised, sampling_sigmas
 from causal_core.errors import CounterfactError
 from causal_core.graph import CausalGraph
@@ -36,14 +34,6 @@ GRAPH = CausalGraph.from_edges([("season", "foliage")], concepts=CONCEPTS)
 CHANGED = propagate(GRAPH, Intervention({"season": "winter"}), {"foliage": "bare"})
 NULL = propagate(GRAPH, Intervention({}))
 INSIDE = torch.zeros(8, 8).index_fill(1, torch.tensor([0, 1, 2]), 1.0)
-
-
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    config = DemoConfig("test", size=32, patch=4, latent_channels=8, widths=(32, 64), text_width=32, text_heads=2)
-    words = "summer winter season green bare foliage red blue car".split()
-    return DemoModel(config, words).eval().requires_grad_(False)
 
 
 def setting(model, plan=CHANGED, changed=INSIDE, **more):

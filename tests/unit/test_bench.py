@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +12,6 @@ import torch
 from causal_core.bench import ablation, csg
 from causal_core.bench.baselines import BASELINES
 from causal_core.bench.ours import Ours, variants, without_descendants
-from causal_core.demo.config import DemoConfig
 from causal_core.demo.model import DemoModel
 from causal_core.guidance.csg import Settings
 from causal_core.worlds import get_world
@@ -71,15 +72,6 @@ def test_intervals_are_those_of_a_mean_and_gains_are_paired():
 
 
 KEYS = ("psnr_outside", "psnr_truth", "ssim_truth")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    torch.manual_seed(0)
-    config = DemoConfig("test", size=64, patch=4, latent_channels=8, widths=(32, 64), text_width=32, text_heads=2)
-    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
-    DemoModel(config, WORLD.vocabulary()).save(path)
-    return path
 
 
 def test_without_descendants_only_the_intervened_change():
@@ -145,6 +137,20 @@ def test_a_run_prints_its_table_and_writes_its_metrics(tiny, tmp_path, capsys):
     assert np.isfinite(metrics["reversibility.psnr"])
 
 
-def test_processes_share_the_scenes_and_change_no_number(tiny):
+class Pool:
+    """A pool of one process, which is this one; all that would go from process to process is pickled."""
+
+    def __init__(self, processes, initializer, arguments):
+        initializer(*pickle.loads(pickle.dumps(arguments)))
+
+    __enter__, __exit__ = lambda self: self, lambda self, *error: None
+
+    def imap(self, function, tasks):
+        return (pickle.loads(pickle.dumps(function(*pickle.loads(pickle.dumps((task,)))))) for task in tasks)
+
+
+def test_processes_share_the_scenes_and_change_no_number(tiny, monkeypatch):
     start = tiny, WEIGHTS, "cottage", 4, Settings(probes=1), 1, ("ours", "img2img")
-    assert csg.run(start, 2, 7, 0, processes=2) == csg.run(start, 2, 7, 0)
+    alone = csg.run(start, 2, 7, 0)
+    monkeypatch.setattr(csg.multiprocessing, "get_context", lambda method: SimpleNamespace(Pool=Pool))
+    assert csg.run(start, 2, 7, 0, processes=2) == alone

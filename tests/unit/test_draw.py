@@ -8,6 +8,7 @@ import random
 import numpy as np
 import pytest
 
+from causal_core.arcs import arcs
 from causal_core.brush import dashes, length
 from causal_core.concepts import parse_concepts
 from causal_core.draw import (
@@ -26,7 +27,7 @@ from causal_core.draw import (
 )
 from causal_core.errors import CounterfactError
 from causal_core.graph import CausalGraph, parse_edges
-from causal_core.layout import Box, Spacing, arcs, layered, spread, turned
+from causal_core.layout import Box, Spacing, layered, spread, turned
 from causal_core.plan import Intervention, propagate
 
 SPACING = Spacing(120.0, 50.0, 60.0, 20.0, 10.0)

@@ -7,12 +7,9 @@ from functools import partial
 
 import numpy as np
 import pytest
-import torch
 
 from causal_core.bench import chain, csg, extraction
 from causal_core.bench.extraction import METHODS, calibration, coarse, iou, summary
-from causal_core.demo.config import DemoConfig
-from causal_core.demo.model import DemoModel
 from causal_core.extraction.classifier import Settings
 from causal_core.graph import CausalGraph
 from causal_core.plan import Consequence, Intervention
@@ -66,16 +63,6 @@ def test_coarse_masks_are_of_squares_and_never_empty():
     mask[:4] = False
     assert coarse(mask, 4).sum() == 16
     assert iou(mask, mask) == 1 and iou(mask, ~mask) == 0
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """A model with random weights."""
-    torch.manual_seed(0)
-    config = DemoConfig("test", size=64, patch=4, latent_channels=8, widths=(32, 64), text_width=32, text_heads=2)
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    DemoModel(config, WORLD.vocabulary()).save(path)
-    return path
 
 
 def arguments(*words):

@@ -11,8 +11,6 @@ from causal_core.attention.capture import AttentionMaps
 from causal_core.attention.processors import capturing, grid_of
 from causal_core.attention.spans import phrase_spans
 from causal_core.concepts import Concept, Concepts, parse_concepts
-from causal_core.demo.config import DemoConfig
-from causal_core.demo.model import DemoModel
 from causal_core.demo.schedule import sampling_sigmas
 from causal_core.errors import CounterfactError
 from causal_core.graph import CausalGraph
@@ -51,14 +49,6 @@ def toy(x, sigma, rows, maps=None):
     left = torch.zeros_like(x)
     left[..., : x.shape[-1] // 2] = 1.0
     return torch.stack([mixed + 0.5 * row * left for row in rows])
-
-
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    config = DemoConfig("test", size=32, patch=4, latent_channels=8, widths=(32, 64), text_width=32, text_heads=2)
-    words = "summer winter season green bare foliage red blue car".split()
-    return DemoModel(config, words).eval().requires_grad_(False)
 
 
 def picture(seed=0, shape=(1, 4, 8, 8)):

@@ -13,7 +13,7 @@ from causal_core.errors import CounterfactError
 from causal_core.language import answers
 from causal_core.language.answers import Cached
 from causal_core.language.backends import open_model
-from causal_core.language.model import CHOICES, Prompt, Request
+from causal_core.language.model import CHOICES, Prompt, Request, Together
 from causal_core.language.server import Server
 
 TEXT = Request(Prompt("What is wet?"))
@@ -21,19 +21,13 @@ CHOICE = Request(Prompt("Is rain wet?"), choices=("Yes", "No", "Maybe"))
 PICTURE = np.zeros((2, 3, 3), np.uint8)
 
 
-class Counting:
+class Counting(Together):
     """Tells how often it was asked, and never the same twice."""
 
     scores, sees = CHOICES, True
 
     def __init__(self, name: str = "counting") -> None:
         self.name, self.asked = name, []
-
-    def complete(self, request, check=lambda: None):
-        return self.batch([request], check=check)[0]
-
-    def choice_logprobs(self, request, check=lambda: None):
-        return self.batch([request], check=check)[0]
 
     def batch(self, requests, progress=lambda done, total: None, check=lambda: None):
         found = []

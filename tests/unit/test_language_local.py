@@ -1,6 +1,6 @@
 """Language models from files: exact log-probabilities, texts, pictures, and files that are not what they seem.
 
-Nearly everything runs on models of a few thousand random weights; SmolLM2 itself answers a few questions at the end.
+Everything runs on models of a few thousand random weights.
 """
 
 from __future__ import annotations
@@ -565,11 +565,3 @@ class TestSmolLM2Files:
         with pytest.raises(CounterfactError, match="SHA-256 .* or choose another language model"):
             smollm2.gguf()
         assert list((tmp_path / "cache" / "language").iterdir()) == []
-
-
-def test_smollm2_knows_a_few_things():
-    real = smollm2.smollm2(torch.device("cpu"))
-    assert "Paris" in real.complete(Request(Prompt("What is the capital of France?"), max_tokens=8))
-    wet, hot = real.choice_logprobs(Request(Prompt("Rain makes the street", chat=False), choices=(" wet", " hot")))
-    assert wet > hot
-    assert render(real._loaded, Prompt("Hi")).endswith("user\nHi<|im_end|>\n<|im_start|>assistant\n")

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from causal_core.concepts import parse_concepts
-from causal_core.discovery.interview import Interview
-from causal_core.discovery.mechanisms import Twin, _shares, gumbel_posterior, language_mechanism
+from causal_core.discovery.mechanisms import gumbel_posterior, language_mechanism
 from causal_core.errors import CounterfactError
 from causal_core.graph import CausalGraph, Edge
 from causal_core.language.model import CHOICES, NOTHING, TEXT
@@ -371,23 +370,3 @@ def test_long_names_keep_reasons_short():
     rows = {"y" * 80: {"u": 0.9, "v": 0.1}, "z" * 80: {"u": 0.1, "v": 0.9}}
     item = plan(Table(rows), graph, Intervention({n: "z" * 80 for n in names}))["b"]
     assert item.counterfactual == "v" and "and 26 more" in item.reason
-
-
-def test_a_real_small_model():
-    """The plumbing, not how good the model is."""
-    import torch
-
-    from causal_core.language.smollm2 import smollm2
-
-    torch.set_num_threads(1)  # more are far slower where the cores are busy
-    model = smollm2()
-    twin = Twin(street().concepts["street"], {"weather": "clear"}, {"weather": "rain"})
-    (shares,) = _shares([(twin, twin.concept.domain)], Interview(model))
-    for row in shares:
-        assert row.shape == (3,) and row.sum() == pytest.approx(1) and (row > 0).all()
-    assert np.abs(shares[0] - shares[1]).max() > 0.01
-    first = plan(model, fixed={"shoes": "clean"})
-    assert first == plan(model, fixed={"shoes": "clean"})
-    assert first["street"].probability == pytest.approx(gumbel_posterior(*shares, 0).max(), abs=1e-4)
-    for name in ("street", "mood", "noise"):
-        assert street().concepts[name].match(first[name].counterfactual) and first[name].reason

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import cache
 
 import pytest
 import torch
@@ -43,9 +44,10 @@ def inputs():
     return overhead.random_inputs(SMALL, CPU, torch.float32)
 
 
-@pytest.fixture
-def measured(unet, inputs):
+@pytest.fixture(scope="module")
+def measured(unet):
     """Extra memory in MB, by a function that replaces the arm with capture."""
+    inputs = overhead.random_inputs(SMALL, CPU, torch.float32)
 
     def run(arm=overhead.guided):
         with torch.inference_mode():
@@ -55,22 +57,35 @@ def measured(unet, inputs):
     return run
 
 
+@pytest.fixture(scope="module")
+def as_it_is(measured):
+    """Extra memory of the arm as it is."""
+    return measured()
+
+
+@pytest.fixture(scope="module")
+def on_meta():
+    """The networks of the shapes by name, without memory for their weights."""
+
+    @cache
+    def unet(name):
+        with torch.device("meta"):
+            return UNet2DConditionModel(**overhead.SHAPES[name].unet)
+
+    return unet
+
+
 @pytest.mark.parametrize(("name", "parameters"), [("sd15_512", 859_520_964), ("sdxl_1024", 2_567_463_684)])
-def test_architectures_have_the_parameters_of_the_released_models(name, parameters):
-    with torch.device("meta"):
-        unet = UNet2DConditionModel(**overhead.SHAPES[name].unet)
-    assert sum(p.numel() for p in unet.parameters()) == parameters
+def test_architectures_have_the_parameters_of_the_released_models(on_meta, name, parameters):
+    assert sum(p.numel() for p in on_meta(name).parameters()) == parameters
 
 
 @pytest.mark.parametrize("name", overhead.SHAPES)
-def test_every_shape_runs(name):
+def test_every_shape_runs(on_meta, name):
     shape, meta = overhead.SHAPES[name], torch.device("meta")
     side = shape.size // shape.patch
     with torch.inference_mode():
-        with torch.device("meta"):
-            unet = UNet2DConditionModel(**shape.unet)
-        inputs = overhead.random_inputs(shape, meta, torch.float32)
-        found = overhead.plain(unet, inputs)
+        found = overhead.plain(on_meta(name), overhead.random_inputs(shape, meta, torch.float32))
     assert found.shape == (2, shape.unet.get("in_channels", 4), side, side)
     assert max(end for _, end in overhead.SPANS.values()) < shape.tokens
 
@@ -108,20 +123,19 @@ def test_memory_is_counted_to_the_byte():
     assert overhead.peak_bytes(lambda: None, CPU) == 0
 
 
-def test_memory_is_the_same_every_time(measured):
-    assert measured() == measured() < 1
+def test_memory_is_the_same_every_time(measured, as_it_is):
+    assert measured() == as_it_is < 1
 
 
-def test_stored_maps_of_all_tokens_show(measured, monkeypatch):
+def test_stored_maps_of_all_tokens_show(measured, as_it_is, monkeypatch):
     def store(maps, q, k, heads, rows, shape, **_):
         q, k = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k))
         maps.sums[len(maps.sums)] = (q @ k.transpose(-1, -2)).softmax(-1)
 
-    before = measured()
     monkeypatch.setattr(capture.AttentionMaps, "add", store)
     monkeypatch.setattr(capture.AttentionMaps, "mean", lambda maps, name: torch.ones(maps.grid))
     # Two rows, four heads, 24 tokens, 4 bytes: three layers of 576 places and four of 144.
-    assert measured() - before == pytest.approx(2 * 4 * 24 * 4 * (3 * 576 + 4 * 144) / 1e6, abs=0.3)
+    assert measured() - as_it_is == pytest.approx(2 * 4 * 24 * 4 * (3 * 576 + 4 * 144) / 1e6, abs=0.3)
 
 
 def test_self_attention_that_is_not_fused_shows(measured):

@@ -1,0 +1,109 @@
+"""Training as ComfyUI runs it: progress and samples on the page, and a checkpoint before a cancelled run ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management as memory
+import comfy.utils
+import torch
+
+from ..causal_core.autoencoder.config import AutoencoderConfig
+from ..causal_core.autoencoder.data import as_batch
+from ..causal_core.autoencoder.folder import FolderSource
+from ..causal_core.autoencoder.train import Trainer
+from ..causal_core.autoencoder.traversal import sheet
+from ..causal_core.errors import CounterfactError
+from ..causal_core.training import Watch
+from ..causal_core.training import run as fit
+from .autoencoder_memory import strip
+from .mistakes import naming
+
+SAMPLE_SECONDS, SAMPLE_STEPS, SAMPLE_COLUMNS = 60.0, 8, 4
+
+
+class Canvas(Watch):
+    """Shows a run on the page, and ends it when ComfyUI's run is cancelled.
+
+    Attributes
+    ----------
+    cancelled : whether it was
+    sample : the last contact sheet [1, H, W, 3] in 0..1
+    """
+
+    def __init__(self, run: Trainer, images: int) -> None:
+        self.run, self.bar = run, comfy.utils.ProgressBar(images)
+        self.cancelled = False
+        self.sample: torch.Tensor | None = None
+
+    def progress(self, images: int, losses: Mapping[str, float]) -> None:
+        self._unless_cancelled(lambda: self.bar.update_absolute(images))
+
+    def samples(self) -> None:
+        self._unless_cancelled(self._draw)
+
+    def stopped(self) -> bool:
+        self._unless_cancelled(memory.throw_exception_if_processing_interrupted)
+        return self.cancelled
+
+    def _unless_cancelled(self, action: Callable[[], None]) -> None:
+        # ComfyUI's exception must not leave the run before its checkpoint is written.
+        try:
+            action()
+        except memory.InterruptProcessingException:
+            self.cancelled = True
+
+    def _draw(self) -> None:
+        image = as_batch(self.run.source, [0], self.run.device).images
+        self.run.average.eval()
+        check = memory.throw_exception_if_processing_interrupted
+        self.sample = sheet(self.run.average, image, SAMPLE_COLUMNS, SAMPLE_STEPS, lambda _: check())
+        self.bar.update_absolute(self.bar.current, preview=strip(self.sample))
+
+
+def trained(
+    settings: Mapping[str, Any], images: Path, labels: Path, graph, folder: Path, weights: Path, seed: int
+) -> tuple[torch.Tensor, str]:
+    """Train, or go on training, and write the weights.
+
+    Parameters
+    ----------
+    settings : entries of the config
+    images, labels, graph : see :class:`causal_core.autoencoder.folder.FolderSource`
+    folder : of the run's checkpoints
+    weights : the file to write
+
+    Returns
+    -------
+    samples [1, H, W, 3] in 0..1, and what became of the folder in words
+
+    Raises
+    ------
+    CounterfactError
+        For pictures, labels, graph or settings that do not fit, for a run folder of other settings, and where something
+        cannot be written.
+    InterruptProcessingException
+        If ComfyUI's run was cancelled; a checkpoint is written before.
+    """
+    source = FolderSource(images, labels, graph, settings["size"])
+    config = AutoencoderConfig(**settings, channels=source.channels)
+    memory.unload_all_models()
+    run = Trainer(config, source, seed, str(memory.get_torch_device()))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with naming("name"):
+            run.resume(folder)
+        watch = Canvas(run, config.images)
+        fit(run, folder, config.images, Trainer.losses, watch, sample_seconds=SAMPLE_SECONDS)
+        if watch.cancelled:
+            raise memory.InterruptProcessingException
+        run.export(weights)
+    except OSError as error:
+        raise CounterfactError(
+            f"name: {error.filename or weights} cannot be written ({error.strerror}); make room and run it again, it "
+            "goes on from the last checkpoint"
+        ) from None
+    left_out = "".join(f"\nleft out: {name} ({why})" for name, why in source.left_out.items())
+    return watch.sample, f"{run.images} pictures seen, {len(source)} different ones{left_out}"

@@ -1,0 +1,149 @@
+"""Training a causal autoencoder in the canvas, on a folder of pictures with a table of labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..causal_core.errors import CounterfactError, identifier
+from . import types
+from .demo import AUTOENCODER, FOLDER, own_files
+
+RUNS = "counterfact", "training"
+
+
+def offered() -> tuple[list[str], list[str]]:
+    """What lies in ComfyUI's input folder: folders with pictures in them or below them, and CSV files."""
+    root = Path(folder_paths.get_input_directory())
+    folders, tables = set(), []
+    for place, _, files in os.walk(root):
+        here = Path(place).relative_to(root)
+        tables += [(here / file).as_posix() for file in files if file.lower().endswith(".csv")]
+        if folder_paths.filter_files_content_types(files, ["image"]):
+            folders.update(folder.as_posix() for folder in (here, *here.parents) if folder.parts)
+    return sorted(folders), sorted(tables)
+
+
+class TrainAutoencoder(io.ComfyNode):
+    """Train a causal autoencoder, or go on where a run was stopped."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        folders, tables = offered()
+        return io.Schema(
+            node_id="CausalTrainAutoencoder",
+            display_name="Train Causal Autoencoder",
+            category="causal/autoencoder",
+            description="Train a CausalDiffAE on your own pictures. Cancelling saves the run: the same settings go on "
+            "where it was. The weights lie in models/counterfact in the end, for Load Causal Autoencoder.",
+            search_aliases=["counterfactual", "causaldiffae", "fine tune", "dataset", "learn"],
+            is_output_node=True,
+            inputs=[
+                io.Combo.Input(
+                    "images", options=folders,
+                    tooltip="A folder in ComfyUI's input folder, with pictures of any size in it and in folders below "
+                    "it. Each is scaled and cut to its central square.",
+                ),
+                io.Combo.Input(
+                    "labels", options=tables,
+                    tooltip="A CSV file in ComfyUI's input folder. Its first line names the columns; the first column "
+                    "names the pictures by their paths in the folder, and there is one column for each concept of the "
+                    "graph. Cells may be empty.",
+                ),
+                types.Graph.Input(
+                    "graph", tooltip="What causes what among the labels, from Build Causal Graph. A concept without "
+                    "values or range takes them from its column."
+                ),
+                io.String.Input(
+                    "name", default="my autoencoder",
+                    tooltip="Of the weights and of the run: the file will be models/counterfact/NAME.safetensors. The "
+                    "same name goes on with its run; other pictures or settings need another name.",
+                ),
+                io.Int.Input(
+                    "size", default=64, min=16, max=512, step=16,
+                    tooltip="Side in pixels of the pictures that the autoencoder works on. Twice the side takes more "
+                    "than four times as long.",
+                ),
+                io.Int.Input(
+                    "seen", default=200_000, min=1, max=100_000_000, step=1000,
+                    tooltip="How many pictures to see in all, each counted every time. May be raised later: the run "
+                    "then goes on.",
+                ),
+                io.Int.Input(
+                    "batch", default=32, min=2, max=1024, optional=True, advanced=True,
+                    tooltip="Pictures a step. More takes more memory.",
+                ),
+                io.Float.Input(
+                    "learning_rate", default=0.001, min=0.00001, max=0.1, step=0.00001, optional=True, advanced=True,
+                    tooltip="How large the steps are. Lower it if training diverges.",
+                ),
+                io.Int.Input(
+                    "seed", default=0, min=0, max=2**53, control_after_generate=False, optional=True, advanced=True,
+                    tooltip="Of the first weights and of everything random in a new run.",
+                ),
+            ],
+            outputs=[
+                types.Autoencoder.Output("autoencoder", tooltip="The trained autoencoder, for CausalDiffAE Encode, "
+                "Decode and Causal Traversal."),
+                io.Image.Output(
+                    "samples", tooltip="A picture of the folder, what comes back when it is encoded and decoded, and "
+                    "a row for each variable swept over its range."
+                ),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def fingerprint_inputs(cls, images: str = "", labels: str = "", **_) -> str:
+        root = Path(folder_paths.get_input_directory())
+        places = [root / name for name in (images, labels) if name]
+        return " ".join(f"{place.stat().st_mtime_ns} {place.stat().st_size}" for place in places if place.exists())
+
+    @classmethod
+    def execute(
+        cls, images: str, labels: str, graph, name: str, size: int, seen: int, batch: int = 32,
+        learning_rate: float = 1e-3, seed: int = 0,
+    ) -> io.NodeOutput:  # fmt: skip
+        import torch
+        from comfy_api.latest import ui
+
+        from ..causal_core.autoencoder.model import CausalAutoencoder
+        from .autoencoder_memory import ManagedAutoencoder
+        from .autoencoder_run import trained
+
+        name = identifier(name, "name")
+        weights, run = target(name), Path(folder_paths.get_output_directory(), *RUNS, name)
+        folders, tables = offered()
+        pictures, table = chosen("images", images, folders), chosen("labels", labels, tables)
+        settings = {"name": name, "size": size, "images": seen, "batch": batch, "learning_rate": learning_rate}
+        # ComfyUI runs nodes in a mode in which nothing can be learnt.
+        with torch.inference_mode(False), torch.enable_grad():
+            samples, told = trained(settings, pictures, table, graph, run, weights, seed)
+        shown = ui.PreviewImage(samples, cls=cls).as_dict()
+        model = ManagedAutoencoder(CausalAutoencoder.load(weights))
+        return io.NodeOutput(model, samples, ui={**shown, "text": [told]})
+
+
+def chosen(what: str, name: str, known: Sequence[str]) -> Path:
+    """Something in ComfyUI's input folder; raises CounterfactError for what is not among the ``known``."""
+    if name not in known:
+        raise CounterfactError(
+            f"{what}: there is no {name!r} in ComfyUI's input folder; put it there, or press R and choose another"
+        )
+    return Path(folder_paths.get_input_directory(), name)
+
+
+def target(name: str) -> Path:
+    """The file for the weights; raises CounterfactError if something else is there already."""
+    file = f"{name}.safetensors"
+    if own_files().get(file, AUTOENCODER) != AUTOENCODER:
+        raise CounterfactError(
+            f"name: models/{FOLDER}/{file} is there already and is no autoencoder; choose another name"
+        )
+    return Path(folder_paths.get_folder_paths(FOLDER)[0], file)
+
+
+NODES = [TrainAutoencoder]
