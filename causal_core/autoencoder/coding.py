@@ -110,6 +110,7 @@ class Coding:
 
     Examples
     --------
+    >>> from causal_core.concepts import Concepts
     >>> graph = CausalGraph.from_edges([("angle", "shadow")], concepts=Concepts((
     ...     Concept("angle", interval=(0, 10)), Concept("shadow", ("short", "long")))))
     >>> coding = Coding.of(graph)
@@ -166,12 +167,15 @@ class Coding:
                 reached.add(i)
         return tuple(sorted(reached - {index}))
 
-    def vector(self, values: Mapping[str, str | None]) -> torch.Tensor:
-        """Latent vector [width] of labels; NaN where a label is missing or None."""
+    def vector(self, values: Mapping[str, str | None], clamp: bool = False) -> torch.Tensor:
+        """Latent vector [width] of labels; NaN where a label is missing or None.
+
+        ``clamp`` moves numbers into their intervals, which is an error without.
+        """
         places: list[float] = []
         for v in self.variables:
             value = values.get(v.name)
-            places += [math.nan] * v.width if value is None else v.vector(value)
+            places += [math.nan] * v.width if value is None else v.vector(value, clamp)
         return torch.tensor(places)
 
     def values(self, z: torch.Tensor) -> dict[str, str]:

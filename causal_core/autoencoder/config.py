@@ -77,8 +77,9 @@ class AutoencoderConfig:
         if any(w % 16 for w in self.widths) or any(w % 8 for w in self.encoder_widths):
             raise CounterfactError("autoencoder config: widths must be multiples of 16, encoder_widths of 8")
         self._whole("attention_levels", self.attention_levels, 0, len(self.widths))
-        if any(w % 32 for w in self.widths[len(self.widths) - self.attention_levels :]):
-            raise CounterfactError("autoencoder config: widths with attention must be multiples of 32")
+        # The middle of the network always attends.
+        if any(w % 32 for w in self.widths[-max(1, self.attention_levels) :]):
+            raise CounterfactError("autoencoder config: widths with attention and the last one must be multiples of 32")
         if self.size % (self.patch << (len(self.widths) - 1)):
             raise CounterfactError(
                 f"autoencoder config: size {self.size} must be a multiple of patch times 2 for each further level of "

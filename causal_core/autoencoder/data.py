@@ -71,7 +71,8 @@ class WorldSource:
     def batch(self, indices: Sequence[int]) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
         """See :class:`Source`."""
         images, values = self.scenes.batch(indices)
-        labels = torch.stack([self.coding.vector({name: v[name] for name in self.coding.names}) for v in values])
+        # Noise may leave the interval.
+        labels = torch.stack([self.coding.vector({n: v[n] for n in self.coding.names}, clamp=True) for v in values])
         labels[~spread(indices, self.labelled)] = torch.nan
         intervened = [self.scenes.intervened(int(i)) for i in indices]
         free = torch.tensor([[name not in done for name in self.coding.names] for done in intervened])

@@ -74,7 +74,7 @@ class SceneData:
     def render(self, shards: int | None = None) -> None:
         """Render the first `shards` shards, or all; those that exist are kept, so it can be stopped at any time."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for shard in range(self.shards if shards is None else shards):
+        for shard in range(self.shards if shards is None else min(shards, self.shards)):
             paths = self._paths(shard)
             if paths[1].exists():
                 continue

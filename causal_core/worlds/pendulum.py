@@ -70,6 +70,8 @@ class Pendulum:
         """The four continuous concepts."""
         items = []
         for name, interval in RANGES.items():
+            if self.noisy:
+                interval = (interval[0] - 4 * NOISE.get(name, 0.0), interval[1] + 4 * NOISE.get(name, 0.0))
             value = (values or {}).get(name)
             phrases = {value: self.phrases(name, value)} if value is not None else {}
             # Noise and interventions may leave the range of the original data.

@@ -8,6 +8,8 @@ import math
 import pytest
 import torch
 
+from causal_core.language.model import OneByOne
+
 KEEP, SCORE, ASK = "keep given values", "score with the model", "ask a language model"
 TYPED = "house: red, yellow, white\npond: water, ice = water\nmood = calm"
 
@@ -36,7 +38,7 @@ def cache(monkeypatch, tmp_path):
     monkeypatch.setenv("COUNTERFACT_CACHE", str(tmp_path))
 
 
-class Seeing:
+class Seeing(OneByOne):
     """A language model with one prepared answer."""
 
     name, scores, sees = "test:seeing", "nothing", True

@@ -13,6 +13,7 @@ import torch
 from causal_core.autoencoder import diffusion
 from causal_core.autoencoder.coding import Coding, Variable
 from causal_core.autoencoder.config import PRESETS, AutoencoderConfig, get_config
+from causal_core.autoencoder.data import WorldSource
 from causal_core.autoencoder.mechanisms import Mechanisms
 from causal_core.autoencoder.model import CausalAutoencoder
 from causal_core.autoencoder.objective import Batch, alignment, independence, known, mechanism_loss, objective
@@ -292,7 +293,7 @@ def test_configs_survive_json(name):
     [
         {"size": 18}, {"widths": (30,)}, {"widths": ()}, {"prediction": "x"}, {"schedule": 3}, {"ema": 1.5},
         {"alignment": math.nan}, {"batch": 0}, {"residual": -1}, {"wide": 3}, {"encoder_widths": (9,)},
-        {"attention_levels": 7}, {"size": True}, {"weighting": "x"},
+        {"attention_levels": 7}, {"widths": (32, 48), "attention_levels": 0}, {"size": True}, {"weighting": "x"},
     ],
 )  # fmt: skip
 def test_impossible_configs_are_refused(changes):
@@ -449,3 +450,15 @@ def test_pictures_of_another_size_and_empty_sources_are_refused(tmp_path):
     empty.images = empty.images[:0]
     with pytest.raises(CounterfactError, match="no picture"):
         train(TINY, empty, tmp_path, "cpu")
+
+
+def test_scenes_of_a_noisy_world_may_leave_the_interval(tmp_path, monkeypatch):
+    monkeypatch.setenv("COUNTERFACT_CACHE", str(tmp_path))
+    source = WorldSource("pendulum-noise", 16, 60, labelled=0.5)
+    source.scenes.render(5)
+    images, labels, free = source.batch(range(60))
+    assert images.shape == (60, 16, 16, 3) and 25 <= int(labels[:, 0].isnan().sum()) <= 35
+    assert float(labels.nan_to_num().abs().max()) <= 1
+    # Every fourth scene has all variables set.
+    assert [bool(row.any()) for row in free] == [i % 4 != 1 for i in range(60)]
+    assert WorldSource("digits", 16, 4).channels == 1

@@ -33,6 +33,7 @@ CONCEPTS = Concepts(
 GRAPH = CausalGraph.from_edges([("season", "foliage")], concepts=CONCEPTS)
 CHANGED = propagate(GRAPH, Intervention({"season": "winter"}), {"foliage": "bare"})
 NULL = propagate(GRAPH, Intervention({}))
+NOTHING = torch.zeros(8, 8)
 INSIDE = torch.zeros(8, 8).index_fill(1, torch.tensor([0, 1, 2]), 1.0)
 
 
@@ -41,35 +42,40 @@ def setting(model, plan=CHANGED, changed=INSIDE, **more):
     return Setting(model, plan, x0, SIGMAS, 7, changed, **more)
 
 
+@pytest.fixture(scope="module")
+def changed(model):
+    """A changed season; what inverts the picture is computed once for all who take this setting."""
+    return setting(model)
+
+
+@pytest.fixture(scope="module")
+def null(model):
+    """Nothing is changed."""
+    return setting(model, NULL, NOTHING)
+
+
 def far(found, x0):
     return (found - x0).abs().max()
 
 
-NOTHING = torch.zeros(8, 8)
-
-
 @pytest.mark.parametrize("name", ["p2p", "sega", "leditspp", "inpaint_true_mask"])
-def test_a_plan_without_changes_returns_the_source(model, name):
-    null = setting(model, NULL, NOTHING)
+def test_a_plan_without_changes_returns_the_source(changed, null, name):
     assert far(edited(BASELINES[name], null).latent, null.x0) < 1e-5
-    changed = setting(model)
     assert far(edited(BASELINES[name], changed).latent, changed.x0) > 1e-3
 
 
-def test_edit_friendly_is_exact_at_the_guidance_of_its_inversion(model):
-    null = setting(model, NULL)
+def test_edit_friendly_is_exact_at_the_guidance_of_its_inversion(null):
     assert far(edit_friendly(null, scale=1.0), null.x0) < 1e-5 < 1e-3 < far(edit_friendly(null), null.x0)
 
 
 @pytest.mark.parametrize("method", [sega, leditspp])
-def test_semantic_guidance_of_scale_0_returns_the_source(model, method):
-    s = setting(model)
-    assert far(method(s, scale=0.0), s.x0) < 1e-5 < 1e-3 < far(method(s, scale=3.0), s.x0)
+def test_semantic_guidance_of_scale_0_returns_the_source(changed, method):
+    assert far(method(changed, scale=0.0), changed.x0) < 1e-5 < 1e-3 < far(method(changed, scale=3.0), changed.x0)
 
 
 @pytest.mark.parametrize("name", list(BASELINES))
-def test_methods_are_deterministic_and_finite(model, name):
-    first, second = (edited(BASELINES[name], setting(model)).latent for _ in range(2))
+def test_methods_are_deterministic_and_finite(model, changed, name):
+    first, second = (edited(BASELINES[name], one).latent for one in (changed, setting(model)))
     assert torch.equal(first, second) and torch.isfinite(first).all() and first.shape == (1, 8, 8, 8)
 
 
@@ -154,13 +160,12 @@ def test_edits_and_their_thresholds():
 # Prompt-to-prompt.
 
 
-def test_p2p_with_the_same_caption_returns_the_source_without_any_blend(model):
-    s = setting(model, NULL)
-    assert far(p2p(s, scale=1.0, blend_from=1.0), s.x0) < 1e-5
-    assert far(p2p(s, scale=3.0, blend_from=1.0), s.x0) > 1e-3
+def test_p2p_with_the_same_caption_returns_the_source_without_any_blend(null):
+    assert far(p2p(null, scale=1.0, blend_from=1.0), null.x0) < 1e-5
+    assert far(p2p(null, scale=3.0, blend_from=1.0), null.x0) > 1e-3
 
 
-def test_p2p_takes_its_attention_from_the_inverted_source(model, monkeypatch):
+def test_p2p_takes_its_attention_from_the_inverted_source(changed, monkeypatch):
     seen = []
 
     def recording(unet, x, sigma, context):
@@ -168,19 +173,18 @@ def test_p2p_takes_its_attention_from_the_inverted_source(model, monkeypatch):
         return denoised(unet, x, sigma, context)
 
     monkeypatch.setattr("causal_core.bench.baselines.prompt_to_prompt.denoised", recording)
-    s = setting(model)
-    p2p(s)
-    latents = s.trajectory(s.factual).latents
+    p2p(changed)
+    latents = changed.trajectory(changed.factual).latents
     assert len(seen) == STEPS and all(torch.equal(x[0], latents[i][0]) for i, x in enumerate(seen))
     assert far(seen[-1][1], seen[-1][0]) > 1e-3 and torch.equal(seen[-1][1], seen[-1][2])
 
 
-def test_p2p_replaces_attention_for_its_share_of_the_steps(model):
-    s = setting(model)
+def test_p2p_replaces_attention_for_its_share_of_the_steps(changed):
     free = dict(scale=1.0, cross_replace=0.0, self_replace=0.0, blend_from=1.0)
-    assert torch.allclose(p2p(s, **free), edit_friendly(s, scale=1.0), atol=1e-5)
+    without = edit_friendly(changed, scale=1.0)
+    assert torch.allclose(p2p(changed, **free), without, atol=1e-5)
     for one in ("cross_replace", "self_replace"):
-        assert far(p2p(s, **{**free, one: 0.4}), edit_friendly(s, scale=1.0)) > 1e-4
+        assert far(p2p(changed, **{**free, one: 0.4}), without) > 1e-4
 
 
 def test_tokens_map_phrase_by_phrase(model):
@@ -243,12 +247,11 @@ def test_the_blend_takes_the_union_over_phrases_above_their_floor():
     assert torch.equal(blend_mask(maps, 0.1), wanted)
 
 
-def test_outside_its_blend_p2p_keeps_the_source_exactly(model, monkeypatch):
+def test_outside_its_blend_p2p_keeps_the_source_exactly(changed, monkeypatch):
     half = torch.zeros(8, 8).index_fill(0, torch.tensor([0, 1]), 1.0)
     monkeypatch.setattr("causal_core.bench.baselines.prompt_to_prompt.blend_mask", lambda maps, threshold: half)
-    s = setting(model)
-    found = p2p(s)
-    assert torch.equal(found[..., 2:, :], s.x0[..., 2:, :]) and far(found[..., :2, :], s.x0[..., :2, :]) > 1e-3
+    found, x0 = p2p(changed), changed.x0
+    assert torch.equal(found[..., 2:, :], x0[..., 2:, :]) and far(found[..., :2, :], x0[..., :2, :]) > 1e-3
 
 
 # Inpainting.

@@ -81,7 +81,7 @@ def test_rows_look_like_cards():
 
 def test_more_of_everything_is_higher(pictures, region):
     heights = [
-        before_after(*pictures, regions, rows, notes=notes).height
+        before_after(*pictures, regions, rows, width=512, notes=notes).height
         for regions, rows, notes in (
             ({}, [], []), ({"pond": region}, [], []), ({"pond": region}, ROWS, []), ({"pond": region}, ROWS, ["done"])
         )

@@ -83,16 +83,16 @@ def test_without_descendants_only_the_intervened_change():
 
 def test_variants_share_work_and_count_it_each(tiny):
     model = DemoModel.load(tiny)
-    bench = csg.Bench(model, None, WORLD, 6, Settings(probes=3))
+    bench = csg.Bench(model, None, WORLD, 4, Settings(probes=2))
     many = next(c for c in csg.cases(WORLD, 60, 3) if len(c.plan.affected) == 3)
     one = next(c for c in csg.cases(WORLD, 60, 3) if len(c.plan.affected) == 1)
     kinds = variants(bench.settings)
     ours = Ours(bench.setting(many, WORLD.render(many.scene, 64)))
     done = {name: ours(variant) for name, variant in kinds.items()}
     assert done["ours"] is done["no_composite"] and done["ours"] is not done["fused"]
-    assert (done["ours"].rows_per_step, done["ours"].evaluations) == (4, 6 + 3 * 4 + 6 * 4)
-    assert (done["fused"].rows_per_step, done["fused"].evaluations) == (2, 6 + 3 * 2 + 6 * 2)
-    assert (done["global_cfg"].evaluations, done["no_descendants"].rows_per_step) == (6 + 6 * 2, 2)
+    assert (done["ours"].rows_per_step, done["ours"].evaluations) == (4, 4 + 2 * 4 + 4 * 4)
+    assert (done["fused"].rows_per_step, done["fused"].evaluations) == (2, 4 + 2 * 2 + 4 * 2)
+    assert (done["global_cfg"].evaluations, done["no_descendants"].rows_per_step) == (4 + 4 * 2, 2)
     assert all(bool((region == 1).all()) for region in done["global_cfg"].regions.values())
     assert not torch.equal(done["m1_only"].latent, done["m2_only"].latent)
     single = Ours(bench.setting(one, WORLD.render(one.scene, 64)))
@@ -121,7 +121,7 @@ def test_ablation_changes_one_constant_at_a_time(tiny, tmp_path, capsys):
 def test_a_run_prints_its_table_and_writes_its_metrics(tiny, tmp_path, capsys):
     parser = argparse.ArgumentParser()
     csg.add_arguments(parser)
-    words = ["--n", "2", "--steps", "4", "--attributes", "2", "--axioms", "1", "--weights", str(tiny)]
+    words = ["--n", "1", "--steps", "4", "--attributes", "2", "--axioms", "1", "--weights", str(tiny)]
     assert csg.main(parser.parse_args([*words, "--json", str(tmp_path / "out.json")])) == 0
     written = json.loads((tmp_path / "out.json").read_text())
     assert written["bench"] == "csg" and written["version"] == 1
