@@ -3,13 +3,13 @@
 import json
 import logging
 import math
-import string
 from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_json import anything
 
 from causal_core.concepts import Concept, Concepts, parse_concepts
 from causal_core.errors import CounterfactError
@@ -201,23 +201,32 @@ def test_one_concept_two_hundred_and_the_same_one_twice():
     assert read_concepts([{"name": "Car", "value": "red"}, {"name": "car", "value": "blue"}])["car"].value == "red"
 
 
-SCALAR = (
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12)
-    | st.text(string.printable, min_size=70, max_size=90)
-    | st.sampled_from(["car", "Car", "<b>car", "red", "RED", "angle", "45", "\x00", "\u202e", "\ud800", "9" * 400])
-)  # fmt: skip
-DEEP = SCALAR | st.lists(SCALAR, max_size=3) | st.dictionaries(st.text(max_size=4) | st.just("red"), SCALAR, max_size=3)
+WORDS = ["car", "Car", "<b>car", "red", "RED", "angle", "45", "\x00", "\u202e", "\ud800", "9" * 400, "x y" * 27]
 FIELDS = ("name", "values", "value", "phrase", "phrases", "confidence")
-ITEM = DEEP | st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, DEEP))
-LIST = st.lists(ITEM, max_size=4)
 READ = parse_concepts("car: none, red, blue\nangle: 0 .. 90\nmood")
-JSON = LIST | LIST.map(lambda items: {"concepts": items}) | DEEP
 
 
-@settings(max_examples=2000, derandomize=True, deadline=None)
-@given(JSON)
-def test_any_answer_is_read_or_a_clear_error(data):
-    """Both readers, 4000 cases."""
+def random_answer(rng):
+    def item():
+        if rng.random() < 0.25:
+            return anything(rng, WORDS, 1)
+        right = {"name": rng.choice(READ.names), "value": rng.choice(["red", "Blue", 45, "calm"])}
+        odd = {field: anything(rng, WORDS, 1) for field in FIELDS if rng.random() < 0.4}
+        return rng.choice([right | odd, odd | right, odd])
+
+    items = [item() for _ in range(rng.randrange(5))]
+    return rng.choice([items, {"concepts": items}, anything(rng, WORDS)])
+
+
+@settings(max_examples=600, derandomize=True, deadline=None)
+@given(st.randoms(use_true_random=True))
+def test_any_answer_is_read_or_a_clear_error(rng):
+    """3000 answers, each for both readers."""
+    for _ in range(5):
+        check_readers(random_answer(rng))
+
+
+def check_readers(data):
     for read, check in ((read_concepts, check_concepts), (partial(read_values, wanted=READ), check_values)):
         try:
             found = read(data)

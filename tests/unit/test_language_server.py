@@ -15,6 +15,7 @@ import pytest
 from everywhere import everywhere
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_json import anything
 
 from causal_core.errors import CounterfactError
 from causal_core.language import server, wire
@@ -427,25 +428,30 @@ class TestCancelling:
         assert closed.wait(10)
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.just("Yes"),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
-        st.sampled_from(["choices", "message", "content", "text", "logprobs", "top_logprobs", "token", "logprob",
-                         "data", "id", "error"]), inner, max_size=4),
-    max_leaves=12,
-)  # fmt: skip
-# The form of a right answer, with anything in its place.
-ALMOST = st.builds(
-    lambda content, top, logprobs: {"choices": [{"message": {"content": content}, "logprobs": logprobs or {
-        "content": [{"top_logprobs": top}]}}]},
-    JSON, st.lists(st.fixed_dictionaries({"token": JSON, "logprob": JSON}), max_size=3) | JSON, JSON,
-)  # fmt: skip
+FIELDS = "choices message content text logprobs top_logprobs token logprob data id error".split()
+
+
+def random_reply(rng):
+    """Any JSON, or the form of a right answer with anything in its place."""
+
+    def odd(depth=3):
+        return anything(rng, [*FIELDS, "Yes", "No"], depth)
+
+    top = [{"token": odd(1), "logprob": odd(1)} for _ in range(rng.randrange(4))]
+    logprobs = {"content": [{"top_logprobs": rng.choice([top, odd()])}]}
+    right = {"choices": [{"message": {"content": odd()}, "logprobs": rng.choice([logprobs, logprobs, odd()])}]}
+    return rng.choice([odd(), right])
 
 
 class TestFuzz:
-    @FUZZ
-    @given(JSON | ALMOST)
-    def test_any_json(self, data):
+    @settings(FUZZ, max_examples=100)
+    @given(st.randoms(use_true_random=True))
+    def test_any_json(self, rng):
+        """1000 replies."""
+        for _ in range(10):
+            self.check_reply(random_reply(rng))
+
+    def check_reply(self, data):
         model = Server("http://127.0.0.1:1", "m")
         content = json.dumps(data).encode()
         # Whole, cut short, and as an error.
