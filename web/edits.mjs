@@ -1,5 +1,6 @@
 /**
- * The document of manual edits, read, written and laid over a graph exactly as causal_core/edits.py does it.
+ * The document of manual edits, read and written exactly as causal_core/edits.py does it, and laid over a graph exactly as
+ * causal_core/apply_edits.py does.
  * In the page, edits are plain data in the document's own form and are never changed in place.
  */
 
