@@ -176,7 +176,10 @@ class Training:
 
 
 class Watch:
-    """What is told of a run while it goes on, and how it is stopped; this one tells nothing and never stops."""
+    """What is told of a run while it goes on, and how it is stopped; this one tells nothing and never stops.
+
+    An exception that it raises ends the run too, after a checkpoint.
+    """
 
     def progress(self, images: int, losses: Mapping[str, float]) -> None:
         """After every step: pictures seen, and the losses' means since they were last known (empty in between)."""
@@ -221,7 +224,10 @@ def run(
     steps = math.ceil(images / training.plan.batch)
     saved = sampled = logged = time.monotonic()
     recent: list[Losses] = []
-    while training.step < steps and not watch.stopped():
+    while training.step < steps:
+        with _kept(training, folder):
+            if watch.stopped():
+                break
         terms = losses(training)
         training.update(terms["loss"], steps)
         recent.append({name: term.detach() for name, term in terms.items()})
@@ -243,16 +249,28 @@ def run(
             if folder is not None and now - saved > save_seconds:
                 training.save(folder)
                 saved = now
-        watch.progress(training.images, means)
-        if now - sampled > sample_seconds:
-            watch.samples()
-            sampled = now
+        with _kept(training, folder):
+            watch.progress(training.images, means)
+            if now - sampled > sample_seconds:
+                watch.samples()
+                sampled = now
     if folder is not None:
         training.save(folder)
     if training.step >= steps:
         watch.samples()
         return True
     return False
+
+
+@contextmanager
+def _kept(training: Training, folder: Path | None) -> Iterator[None]:
+    """Write a checkpoint before an exception leaves."""
+    try:
+        yield
+    except BaseException:
+        if folder is not None:
+            training.save(folder)
+        raise
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,10 @@ import torch
 from ..causal_core.autoencoder.config import AutoencoderConfig
 from ..causal_core.autoencoder.data import as_batch
 from ..causal_core.autoencoder.folder import FolderSource
-from ..causal_core.autoencoder.train import Trainer
+from ..causal_core.autoencoder.train import Trainer, train
 from ..causal_core.autoencoder.traversal import sheet
 from ..causal_core.errors import CounterfactError
 from ..causal_core.training import Watch
-from ..causal_core.training import run as fit
 from .autoencoder_memory import strip
 from .mistakes import naming
 
@@ -25,37 +24,25 @@ SAMPLE_SECONDS, SAMPLE_STEPS, SAMPLE_COLUMNS = 60.0, 8, 4
 
 
 class Canvas(Watch):
-    """Shows a run on the page, and ends it when ComfyUI's run is cancelled.
+    """Shows a run on the page, and ends it with ComfyUI's exception when that is cancelled.
 
     Attributes
     ----------
-    cancelled : whether it was
     sample : the last contact sheet [1, H, W, 3] in 0..1
     """
 
     def __init__(self, run: Trainer, images: int) -> None:
         self.run, self.bar = run, comfy.utils.ProgressBar(images)
-        self.cancelled = False
         self.sample: torch.Tensor | None = None
 
     def progress(self, images: int, losses: Mapping[str, float]) -> None:
-        self._unless_cancelled(lambda: self.bar.update_absolute(images))
-
-    def samples(self) -> None:
-        self._unless_cancelled(self._draw)
+        self.bar.update_absolute(images)
 
     def stopped(self) -> bool:
-        self._unless_cancelled(memory.throw_exception_if_processing_interrupted)
-        return self.cancelled
+        memory.throw_exception_if_processing_interrupted()
+        return False
 
-    def _unless_cancelled(self, action: Callable[[], None]) -> None:
-        # ComfyUI's exception must not leave the run before its checkpoint is written.
-        try:
-            action()
-        except memory.InterruptProcessingException:
-            self.cancelled = True
-
-    def _draw(self) -> None:
+    def samples(self) -> None:
         image = as_batch(self.run.source, [0], self.run.device).images
         self.run.average.eval()
         check = memory.throw_exception_if_processing_interrupted
@@ -90,20 +77,25 @@ def trained(
     source = FolderSource(images, labels, graph, settings["size"])
     config = AutoencoderConfig(**settings, channels=source.channels)
     memory.unload_all_models()
-    run = Trainer(config, source, seed, str(memory.get_torch_device()))
+    canvas: Canvas | None = None
+
+    def watch(run: Trainer) -> Canvas:
+        nonlocal canvas
+        canvas = Canvas(run, config.images)
+        return canvas
+
+    device = str(memory.get_torch_device())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with naming("name"):
-            run.resume(folder)
-        watch = Canvas(run, config.images)
-        fit(run, folder, config.images, Trainer.losses, watch, sample_seconds=SAMPLE_SECONDS)
-        if watch.cancelled:
-            raise memory.InterruptProcessingException
-        run.export(weights)
+        train(config, source, folder, device, seed, watch, sample_seconds=SAMPLE_SECONDS, weights=weights)
+    except CounterfactError:
+        if canvas is not None:
+            raise
+        with naming("name"):  # the run folder is of other pictures or settings
+            raise
     except OSError as error:
         raise CounterfactError(
             f"name: {error.filename or weights} cannot be written ({error.strerror}); make room and run it again, it "
             "goes on from the last checkpoint"
         ) from None
     left_out = "".join(f"\nleft out: {name} ({why})" for name, why in source.left_out.items())
-    return watch.sample, f"{run.images} pictures seen, {len(source)} different ones{left_out}"
+    return canvas.sample, f"{canvas.run.images} pictures seen, {len(source)} different ones{left_out}"

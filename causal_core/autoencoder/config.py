@@ -8,6 +8,7 @@ from typing import Any
 from ..errors import CounterfactError, finite, unknown
 
 PREDICTIONS, SCHEDULES, WEIGHTINGS = ("v", "epsilon"), ("cosine", "linear"), ("min_snr", "uniform")
+TERMS = ("means", "sums")
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,11 @@ class AutoencoderConfig:
     residual : numbers of the residual code, which holds what no variable says
     prediction, schedule, weighting : what the decoder predicts ("v", or the paper's "epsilon"), the noise levels
         ("cosine", or the paper's "linear") and the loss weight over them ("min_snr", or the paper's "uniform")
+    shift : factor on the noise levels that are trained on: more than 1, and more of the training goes into levels at
+        which only the latents say what is where (Hoogeboom et al. 2023); the paper has 1
     alignment, mechanism, prior, independence : weights of the loss terms, see :mod:`.objective`
+    terms : whether these terms are "means" over variables and places, or the paper's divergences, which are "sums"
+    ramp : steps in which their weights rise from 0, linearly; the paper's 50,000, or 0 for none
     label_share : how often in training the decoder sees the label in place of the encoder's reading
     drop_all, drop_one, drop_residual : how often it sees no variable at all, lacks one variable, lacks the residual
     batch, images, learning_rate, warm_up, ema : pictures a step and in all, peak rate, steps until it is reached, and
@@ -47,10 +52,13 @@ class AutoencoderConfig:
     prediction: str = "v"
     schedule: str = "cosine"
     weighting: str = "min_snr"
+    shift: float = 1.0
     alignment: float = 1.0
     mechanism: float = 1.0
     prior: float = 1e-3
     independence: float = 0.1
+    terms: str = "means"
+    ramp: int = 0
     label_share: float = 0.5
     drop_all: float = 0.1
     drop_one: float = 0.05
@@ -85,11 +93,14 @@ class AutoencoderConfig:
                 f"autoencoder config: size {self.size} must be a multiple of patch times 2 for each further level of "
                 f"widths, {self.patch << (len(self.widths) - 1)}"
             )
-        for name, known in (("prediction", PREDICTIONS), ("schedule", SCHEDULES), ("weighting", WEIGHTINGS)):
+        self._whole("ramp", self.ramp, 0, 10**9)
+        choices = {"prediction": PREDICTIONS, "schedule": SCHEDULES, "weighting": WEIGHTINGS, "terms": TERMS}
+        for name, known in choices.items():
             if getattr(self, name) not in known:
-                raise unknown(f"{name} in the autoencoder config:", getattr(self, name), known, f"{name}s")
+                raise unknown(f"{name} in the autoencoder config:", getattr(self, name), known, "choices")
         for name in ("alignment", "mechanism", "prior", "independence", "learning_rate"):
             finite(getattr(self, name), f"autoencoder config: {name}", 0.0, 1e6)
+        finite(self.shift, "autoencoder config: shift", 0.01, 100.0)
         for name in ("label_share", "drop_all", "drop_one", "drop_residual", "ema"):
             finite(getattr(self, name), f"autoencoder config: {name}", 0.0, 1.0)
 
@@ -117,8 +128,15 @@ class AutoencoderConfig:
             raise CounterfactError(f"autoencoder config: {error}") from None
 
 
+# Objective and optimizer of the published code of CausalDiffAE, which hides all latents of half of the pictures.
+PAPER: dict[str, Any] = {
+    "prediction": "epsilon", "schedule": "linear", "weighting": "uniform", "shift": 1.0, "terms": "sums",
+    "ramp": 50_000, "alignment": 1.0, "mechanism": 1.0, "prior": 1.0, "independence": 0.0, "label_share": 0.0,
+    "drop_all": 0.5, "drop_one": 0.0, "drop_residual": 0.0, "learning_rate": 1e-4, "warm_up": 1, "ema": 0.9999,
+}  # fmt: skip
+
 PRESETS = {
-    "pendulum": AutoencoderConfig("pendulum", world="pendulum"),
+    "pendulum": AutoencoderConfig("pendulum", world="pendulum", shift=3.0, batch=16, learning_rate=7e-4),
     "cottage": AutoencoderConfig("cottage", world="cottage", encoder_widths=(32, 64, 96, 128), residual=32),
     "digits": AutoencoderConfig("digits", world="digits", size=32, channels=1, patch=2, residual=16),
 }

@@ -3,6 +3,9 @@
 L = L_diffusion + a * L_align + m * L_mechanism + b * KL(q(r | x) || N(0, 1)) + c * L_independence, every term a mean,
 so that no weight depends on sizes (the evidence bound of CausalDiffAE, Komanduri et al. 2024, whose prior given labels
 becomes L_align). Unlabelled pictures train everything but the alignment.
+
+With ``terms = "sums"`` they are the divergences of that bound instead: KL(N(z, 1) || N(label, 1)) for the alignment,
+KL(N(u, 1) || N(0, 1)) for the noise u = z - f(z_parents), and that of r, each summed over places.
 """
 
 from __future__ import annotations
@@ -40,26 +43,37 @@ def _mean(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
     return (values * where).sum() / where.sum().clamp_min(1)
 
 
-def alignment(coding: Coding, readings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def _over_variables(terms: list[torch.Tensor], sums: bool) -> torch.Tensor:
+    found = torch.stack(terms)
+    return found.sum() if sums else found.mean()
+
+
+def alignment(coding: Coding, readings: torch.Tensor, labels: torch.Tensor, sums: bool = False) -> torch.Tensor:
     """How far the encoder's readings [B, width] are from labels [B, width]: a mean over variables.
 
-    Cross-entropy of discrete variables; of continuous ones the absolute error, rounded below NEARLY_RIGHT.
+    Cross-entropy of discrete variables; of continuous ones the absolute error, rounded below NEARLY_RIGHT. With
+    ``sums`` the sum over variables, of continuous ones of half the squared error.
     """
     terms, there = [], known(coding, labels)
     for i, (variable, where) in enumerate(zip(coding.variables, coding.places)):
         target = labels[:, where].nan_to_num()
         if variable.domain:
             error = F.cross_entropy(readings[:, where], target.argmax(1), reduction="none")
+        elif sums:
+            error = (readings[:, where] - target).square().sum(1) / 2
         else:
             error = F.smooth_l1_loss(readings[:, where], target, beta=NEARLY_RIGHT, reduction="none").mean(1)
         terms.append(_mean(error, there[:, i]))
-    return torch.stack(terms).mean()
+    return _over_variables(terms, sums)
 
 
-def mechanism_loss(model: CausalAutoencoder, z: torch.Tensor, free: torch.Tensor) -> torch.Tensor:
+def mechanism_loss(
+    model: CausalAutoencoder, z: torch.Tensor, free: torch.Tensor, sums: bool = False
+) -> torch.Tensor:
     """How far latents z [B, width] are from what their parents let expect: a mean over variables with parents.
 
     Squared error of continuous variables, so that f is the conditional mean and u has mean 0; cross-entropy of others.
+    With ``sums`` the sum over variables, of continuous ones of half the squared error.
     """
     coding, terms = model.coding, []
     for i, (variable, where) in enumerate(zip(coding.variables, coding.places)):
@@ -69,9 +83,9 @@ def mechanism_loss(model: CausalAutoencoder, z: torch.Tensor, free: torch.Tensor
         if variable.domain:
             error = -(z[:, where] * expected.clamp_min(1e-6).log()).sum(1)
         else:
-            error = (expected - z[:, where]).square().mean(1)
+            error = (expected - z[:, where]).square().sum(1) / (2 if sums else 1)
         terms.append(_mean(error, free[:, i]))
-    return torch.stack(terms).mean() if terms else z.new_zeros(())
+    return _over_variables(terms, sums) if terms else z.new_zeros(())
 
 
 def independence(r: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
@@ -96,7 +110,8 @@ def diffusion_loss(
     config, n = model.config, len(x0)
     # Stratified timesteps: the same distribution with less variance from batch to batch.
     places = (torch.arange(n, device=x0.device) + torch.rand(n, generator=rng, device=x0.device)) / n
-    sigma = sigmas(config.schedule).to(x0.device)[(places * STEPS).long().clamp_max(STEPS - 1)]
+    rising = sigmas(config.schedule).to(x0.device)
+    sigma = (config.shift * rising[(places * STEPS).long().clamp_max(STEPS - 1)]).clamp_max(rising[-1])
     s = sigma[:, None, None, None]
     noise = torch.randn(x0.shape, generator=rng, device=x0.device)
     with torch.autocast(x0.device.type, torch.bfloat16, enabled=half):
@@ -112,14 +127,14 @@ def diffusion_loss(
 
 
 def objective(
-    model: CausalAutoencoder, batch: Batch, rng: torch.Generator, half: bool = False
+    model: CausalAutoencoder, batch: Batch, rng: torch.Generator, step: int = 0, half: bool = False
 ) -> dict[str, torch.Tensor]:
     """All terms, unweighted, and their weighted sum as "loss".
 
-    ``rng`` is on the model's device; ``half`` as in :func:`diffusion_loss`.
+    ``rng`` is on the model's device; ``step`` counts those of the training; ``half`` as in :func:`diffusion_loss`.
     """
     config, coding = model.config, model.coding
-    n, device = len(batch.images), batch.images.device
+    n, device, sums = len(batch.images), batch.images.device, config.terms == "sums"
 
     def chance(share: float, *shape: int) -> torch.Tensor:
         return torch.rand(n, *shape, generator=rng, device=device) < share
@@ -135,14 +150,14 @@ def objective(
     seen = torch.where((chance(config.label_share, variables) & there).repeat_interleave(widths, 1), labels, z)
     given = ~(chance(config.drop_one, variables) | chance(config.drop_all, 1))
     given = torch.cat([given, ~chance(config.drop_residual, 1)], 1).float()
+    divergence = (mean.square() + log_variance.exp() - 1 - log_variance) / 2
     terms = {
         "diffusion": diffusion_loss(model, batch.images, model.decoder.context(seen, r, given), rng, half),
-        "alignment": alignment(coding, readings, batch.labels),
-        "mechanism": mechanism_loss(model, labels, batch.free),
-        "prior": (mean.square() + log_variance.exp() - 1 - log_variance).mean() / 2,
+        "alignment": alignment(coding, readings, batch.labels, sums),
+        "mechanism": mechanism_loss(model, labels, batch.free, sums),
+        "prior": divergence.sum(1).mean() if sums else divergence.mean(),
         "independence": independence(mean, model.decoder.waves(labels)),
     }
-    terms["loss"] = terms["diffusion"] + sum(
-        getattr(config, name) * terms[name] for name in ("alignment", "mechanism", "prior", "independence")
-    )
+    rest = sum(getattr(config, name) * terms[name] for name in ("alignment", "mechanism", "prior", "independence"))
+    terms["loss"] = terms["diffusion"] + (min(step / config.ramp, 1.0) if config.ramp else 1.0) * rest
     return terms

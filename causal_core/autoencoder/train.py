@@ -15,7 +15,7 @@ import logging
 import multiprocessing
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ from ..errors import CounterfactError, finite
 from ..training import Plan, Training, Watch, save_grid, stop_signals
 from ..training import run as fit
 from ..worlds import dataset
-from .config import PRESETS, AutoencoderConfig, get_config
+from .config import PAPER, PRESETS, AutoencoderConfig, get_config
 from .data import Source, WorldSource, as_batch
 from .model import CausalAutoencoder
 from .objective import Batch, objective
@@ -51,8 +51,8 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.half = model, half
 
-    def forward(self, batch: Batch, rng: torch.Generator) -> dict[str, torch.Tensor]:
-        return objective(self.model, batch, rng, self.half)
+    def forward(self, batch: Batch, rng: torch.Generator, step: int) -> dict[str, torch.Tensor]:
+        return objective(self.model, batch, rng, step, self.half)
 
 
 class Trainer(Training):
@@ -64,6 +64,7 @@ class Trainer(Training):
     seed : of the first weights and all random choices
     accelerator : of `accelerate`, when several processes train together
     half : compute the decoder in bfloat16, in training only; without it on a GPU alone
+    start : trained weights of the same sizes and variables to begin with, in place of random ones
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Trainer(Training):
         device: str = "cpu",
         accelerator: Any = None,
         half: bool | None = None,
+        start: CausalAutoencoder | None = None,
     ) -> None:
         if (source.size, source.channels) != (config.size, config.channels):
             raise CounterfactError(
@@ -83,15 +85,18 @@ class Trainer(Training):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = CausalAutoencoder(config, source.coding).to(device)
+        if start is not None:
+            _take_over(model, start)
         rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
         # How long to train may be changed on the way; everything else belongs to the run.
         identity = {
             "config": {k: v for k, v in config.to_dict().items() if k != "images"}, "data": source.key,
             "variables": source.coding.to_dict(), "processes": processes,
-        }  # fmt: skip
+        } | ({} if start is None else {"start": start.provenance})  # fmt: skip
         plan = Plan(KIND, identity, config.batch * processes, config.learning_rate, config.warm_up, config.ema)
         super().__init__(model, plan, seed)
         self.source, self.rank, self.seed = source, rank, seed
+        self.before = {} if start is None else start.provenance
         cuda = self.device.type == "cuda"
         self.shared = Objective(model, cuda if half is None else half)
         if accelerator is not None:
@@ -112,15 +117,30 @@ class Trainer(Training):
         chosen = self.choices.integers(len(self.source), size=self.plan.batch)
         mine = chosen[self.rank * self.model.config.batch :][: self.model.config.batch]
         batch = as_batch(self.source, mine, self.device)
-        return self.shared(batch, self.noise)
+        return self.shared(batch, self.noise, self.step)
 
     def export(self, path: Path) -> None:
         """Write the averaged weights as the one file that :meth:`CausalAutoencoder.load` reads."""
         self.average.provenance = {
             "images": self.images, "steps": self.step, "batch": self.plan.batch, "data": self.source.key,
             "pictures": len(self.source),
-        }  # fmt: skip
+        } | ({"start": self.before} if self.before else {})  # fmt: skip
         self.average.save(path)
+
+
+def _take_over(model: CausalAutoencoder, start: CausalAutoencoder) -> None:
+    """Copy trained weights into a new model; raises CounterfactError if they are of other variables or sizes."""
+    if start.coding != model.coding:
+        raise CounterfactError(
+            f"--start: those weights are of {', '.join(start.coding.names)} with their own values, ranges and causes; "
+            "training can only go on with the same"
+        )
+    try:
+        model.load_state_dict(start.state_dict())
+    except RuntimeError:
+        raise CounterfactError(
+            "--start: those weights are of other sizes; train with the config that they were made with"
+        ) from None
 
 
 class Bar(Watch):
@@ -167,10 +187,12 @@ def train(
     folder: str | Path,
     device: str | None = None,
     seed: int = 0,
-    watch: Watch | None = None,
+    watch: Callable[[Trainer], Watch] | None = None,
     half: bool | None = None,
     save_seconds: float = 180,
     sample_seconds: float = 600,
+    weights: str | Path | None = None,
+    start: str | Path | None = None,
 ) -> Path:
     """Train, or go on training, until `config.images` pictures have been seen.
 
@@ -180,14 +202,16 @@ def train(
     folder : run folder
     device : "cpu" or "cuda"; a GPU is used if there is one
     seed : of everything random
-    watch : is told of the run and may stop it; a progress bar without
+    watch : makes what is told of the run and may stop it, once the run is there; a progress bar without
     half : compute the decoder in bfloat16, in training only; without it on a GPU alone
     save_seconds, sample_seconds : time between checkpoints and between samples
+    weights : the file to write; without it `<config.name>.safetensors` in the run folder
+    start : weights file to begin with, of the same sizes and variables; without it random weights
 
     Returns
     -------
     Path
-        The exported weights, `<config.name>.safetensors` in the run folder (of the average so far if stopped early).
+        The exported weights (of the average so far if stopped early).
 
     Raises
     ------
@@ -203,9 +227,10 @@ def train(
     device = str(accelerator.device) if accelerator else device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise CounterfactError(f'device: "{device}" needs a CUDA GPU and there is none; use cpu')
-    run = Trainer(config, source, seed, device, accelerator, half)
+    before = None if start is None else CausalAutoencoder.load(start, device)
+    run = Trainer(config, source, seed, device, accelerator, half, before)
     run.resume(folder)
-    weights = folder / f"{config.name}.safetensors"
+    weights = Path(weights or folder / f"{config.name}.safetensors")
     writes = run.rank == 0
     with (
         stop_signals() as stop,
@@ -217,11 +242,10 @@ def train(
             disable=watch is not None or not writes,
         ) as bar,
     ):
-        if accelerator:
-            watch = Together(watch or Bar(run, folder if writes else None, bar, stop), accelerator)
-        else:
-            watch = watch or Bar(run, folder, bar, stop)
-        fit(run, folder if writes else None, config.images, Trainer.losses, watch, save_seconds, sample_seconds)
+        written = folder if writes else None
+        told = watch(run) if watch else Bar(run, written, bar, stop)
+        told = Together(told, accelerator) if accelerator else told
+        fit(run, written, config.images, Trainer.losses, told, save_seconds, sample_seconds)
     if writes:
         run.export(weights)
     return weights
@@ -262,6 +286,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--graph", type=Path, metavar="GRAPH.json", help="... and this causal graph of the labels")
     parser.add_argument("--size", type=int, help="side of the pictures in pixels")
+    parser.add_argument(
+        "--objective", choices=("ours", "paper"), default="ours",
+        help="paper: losses, weights and optimizer as the published code of CausalDiffAE has them",
+    )  # fmt: skip
+    parser.add_argument("--start", type=Path, metavar="WEIGHTS", help="begin with these weights, not with random ones")
     parser.add_argument("--run", type=Path, help="run folder; a stopped run goes on in it")
     parser.add_argument("--seen", type=int, help="pictures to see in all, repeats counted")
     parser.add_argument("--batch", type=int, help="pictures a step")
@@ -290,7 +319,8 @@ def read_config(name: str) -> AutoencoderConfig:
 def main(args: argparse.Namespace) -> None:
     """Run the training command."""
     changes = {"size": args.size, "images": args.seen, "batch": args.batch}
-    config = replace(read_config(args.config), **{k: v for k, v in changes.items() if v is not None})
+    changes = {key: value for key, value in changes.items() if value is not None}
+    config = replace(read_config(args.config), **changes, **(PAPER if args.objective == "paper" else {}))
     finite(args.labelled, "--labelled", 0.0, 1.0)
     finite(args.threads, "--threads", 1, 256)
     torch.set_num_threads(args.threads)
@@ -301,5 +331,6 @@ def main(args: argparse.Namespace) -> None:
         config = replace(config, name="custom", world="", channels=source.channels)
     else:
         source = world_source(config, args.pictures, args.labelled, all_now=_accelerator() is not None)
-    weights = train(config, source, args.run or Path("runs", config.name), args.device, args.seed, half=args.bf16)
+    folder = args.run or Path("runs", config.name)
+    weights = train(config, source, folder, args.device, args.seed, half=args.bf16, start=args.start)
     print(f"weights: {weights}")

@@ -170,8 +170,8 @@ def prepare(args: argparse.Namespace) -> tuple[Setup, dict[str, Any]]:
     reading = reader.trained(own, args.reader_images, run)
     ready: dict[str, tuple[str, Path]] = {}
     for name in dict.fromkeys(args.methods):
-        if name == OURS and weights is not None:
-            ready[name] = OURS, weights
+        if METHODS[name].name == OURS and weights is not None:
+            ready[name] = name, weights
         else:
             ready[name] = name, METHODS[name].trained(config, source, run, device=device)
     ready |= {name: (OURS, Path(path)) for name, path in (word.split("=", 1) for word in args.also)}

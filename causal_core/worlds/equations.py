@@ -24,7 +24,7 @@ class EquationWorld(ABC):
     """See :class:`causal_core.worlds.base.World` for the methods.
 
     Values of continuous variables are texts of floats. Interventions must lie in the domain or interval of their
-    variable, so every value always does.
+    variable, so every value always does, unless a world widens them (see :meth:`fitted`).
 
     Attributes
     ----------
@@ -32,6 +32,7 @@ class EquationWorld(ABC):
     variables : concepts with domain or interval, causes first
     edges : pairs (cause, effect)
     grey : whether the three channels of every picture are the same
+    stream : number that keeps the world's draws apart from those of others with the same seed
     """
 
     name: str
@@ -39,10 +40,15 @@ class EquationWorld(ABC):
     variables: tuple[Concept, ...]
     edges: tuple[tuple[str, str], ...]
     grey = False
+    stream = 5077
 
     @abstractmethod
     def draw_noise(self, rng: np.random.Generator) -> dict[str, float]:
         """Exogenous noise of every variable."""
+
+    def draw_uniform(self, rng: np.random.Generator) -> dict[str, str]:
+        """Values that depend on no cause, for the mode "uniform"."""
+        return {concept.name: _uniform(concept, rng) for concept in self.variables}
 
     @abstractmethod
     def mechanism(self, name: str, values: Mapping[str, str], noise: float) -> str:
@@ -51,6 +57,10 @@ class EquationWorld(ABC):
     @abstractmethod
     def paint(self, scene: Scene, size: int, masked: bool = False) -> Canvas:
         """The painted scene."""
+
+    def fitted(self, values: Mapping[str, str]) -> Concepts:
+        """The variables, in intervals that take in these values where the world allows it; here it does not."""
+        return Concepts(self.variables)
 
     def vocabulary(self) -> list[str]:
         """Words of the captions, sorted; numbers are not part of it."""
@@ -69,7 +79,7 @@ class EquationWorld(ABC):
                 replace(c, value=shown[c.name], phrases={shown[c.name]: self.phrases(c.name, shown[c.name])})
                 if c.name in shown
                 else c
-                for c in self.variables
+                for c in self.fitted(shown)
             )
         )
 
@@ -83,10 +93,10 @@ class EquationWorld(ABC):
 
     def sample(self, seed: int, do: Mapping[str, str] | None = None, mode: str = "observational") -> Scene:
         """Draw a scene; "uniform" draws every variable independently of its causes (its noise does not show)."""
-        rng = np.random.default_rng([seed, 5077])
+        rng = np.random.default_rng([seed, self.stream])
         noise = self.draw_noise(rng)
         if mode == "uniform":
-            do = {**{concept.name: _uniform(concept, rng) for concept in self.variables}, **(do or {})}
+            do = {**self.draw_uniform(rng), **(do or {})}
         elif mode != "observational":
             raise unknown("mode", mode, ("observational", "uniform"))
         return Scene(self.name, seed, self._evaluate(noise, do or {}), noise)
@@ -96,7 +106,7 @@ class EquationWorld(ABC):
         return Scene(self.name, scene.seed, self._evaluate(scene.noise, do), scene.noise)
 
     def _evaluate(self, noise: Mapping[str, float], do: Mapping[str, str]) -> dict[str, str]:
-        do = Concepts(self.variables).settle(do)
+        do = self.fitted(do).settle(do)
         values: dict[str, str] = {}
         for concept in self.variables:
             name = concept.name

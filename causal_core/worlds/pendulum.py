@@ -8,14 +8,16 @@ matters: x = f(parents) + u with u known, and a counterfactual keeps u.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
-from ..concepts import Concept, Concepts, caption
-from ..errors import finite, unknown
-from ..graph import CausalGraph
+from ..concepts import Concept, Concepts
+from ..errors import CounterfactError
 from .base import Scene
+from .equations import EquationWorld
 from .paint import Canvas
 
 RANGES = {
@@ -24,9 +26,9 @@ RANGES = {
     "shadow length": (3.0, 12.58),
     "shadow position": (2.0, 19.6),
 }
-EDGES = tuple((cause, effect) for cause in ("angle", "light") for effect in ("shadow length", "shadow position"))
 PIVOT, BALL, REACH, GROUND_Y, LAMP_Y = (10.0, 10.5), 8.0, 9.5, -0.5, 20.5
 NOISE = {"shadow length": 0.8, "shadow position": 0.8}
+ANY = (-sys.float_info.max, sys.float_info.max)
 
 
 def _project(x: float, y: float, base: float, phi: float) -> float:
@@ -34,9 +36,11 @@ def _project(x: float, y: float, base: float, phi: float) -> float:
     return (base - (y - x * math.tan(phi))) / math.tan(phi)
 
 
-def mechanism(angle: float, light: float) -> tuple[float, float]:
+def shadow(angle: float, light: float) -> tuple[float, float]:
     """Shadow length (at least 3) and position, in data units, for an angle and a light in steps of pi/200."""
     theta, phi = angle * math.pi / 200, light * math.pi / 200
+    if abs(math.sin(phi)) < 1e-9:
+        raise CounterfactError(f"light = {light:g}: level light casts no shadow on the ground; 60 to 147 does")
     if abs(math.cos(phi)) < 1e-9:  # the light stands straight above: the ray is vertical
         start, end = PIVOT[0], PIVOT[0] + REACH * math.sin(theta)
     else:
@@ -45,76 +49,55 @@ def mechanism(angle: float, light: float) -> tuple[float, float]:
     return max(3.0, abs(start - end)), (start + end) / 2
 
 
-class Pendulum:
-    """The pendulum world; see :class:`causal_core.worlds.base.World` for the methods.
+class Pendulum(EquationWorld):
+    """The pendulum world; the modes differ in the shadow alone, since angle and light are uniform in both.
 
-    Values are texts of floats: angle and light in steps of pi/200 rad (-40 to 43 and 60 to 147), shadow length and
-    position in the units of the 20-wide scene.
+    Angle and light are in steps of pi/200 rad, shadow length and position in the units of the 20-wide scene. Noise and
+    interventions may leave the intervals, which are the ranges of the original data.
     """
 
-    version = "1"
+    edges = tuple((cause, effect) for cause in ("angle", "light") for effect in NOISE)
+    stream = 9103
 
     def __init__(self, noisy: bool = False) -> None:
         self.name = "pendulum-noise" if noisy else "pendulum"
         self.noisy = noisy
+        margins = {name: 4 * width for name, width in NOISE.items()} if noisy else {}
+        self.variables = tuple(
+            Concept(name, interval=(low - margins.get(name, 0.0), high + margins.get(name, 0.0)))
+            for name, (low, high) in RANGES.items()
+        )
+        self.free = Concepts(tuple(replace(c, interval=ANY) for c in self.variables))
 
-    def vocabulary(self) -> list[str]:
-        """Words of the captions, sorted; numbers are not part of it."""
-        return sorted({word for name in RANGES for word in name.split()})
+    def draw_noise(self, rng: np.random.Generator) -> dict[str, float]:
+        """Angle and light: the values themselves; shadow: what is added to it."""
+        noise = {name: float(rng.uniform(*interval)) for name, interval in RANGES.items() if name not in NOISE}
+        for name, width in NOISE.items():
+            noise[name] = float(rng.normal(0.0, width)) if self.noisy else 0.0
+        return noise
+
+    def draw_uniform(self, rng: np.random.Generator) -> dict[str, str]:
+        """A shadow that does not follow from angle and light."""
+        return {name: repr(float(rng.uniform(*RANGES[name]))) for name in NOISE}
+
+    def mechanism(self, name: str, values: Mapping[str, str], noise: float) -> str:
+        """See :class:`EquationWorld`."""
+        if name not in NOISE:
+            return repr(noise)
+        cast = shadow(float(values["angle"]), float(values["light"]))
+        return repr(dict(zip(NOISE, cast))[name] + noise)
+
+    def fitted(self, values: Mapping[str, str]) -> Concepts:
+        """The variables, in intervals that take in the values."""
+        numbers = {name: float(value) for name, value in self.free.settle(values).items()}
+        return Concepts(tuple(_taking_in(c, numbers.get(c.name, c.interval[0])) for c in self.variables))
 
     def phrases(self, name: str, value: str) -> tuple[str, ...]:
         """The one phrase of a value, for instance "angle 12.5"."""
         return (f"{name} {float(value):.1f}",)
 
-    def concepts(self, values: Mapping[str, str] | None = None) -> Concepts:
-        """The four continuous concepts."""
-        items = []
-        for name, interval in RANGES.items():
-            if self.noisy:
-                interval = (interval[0] - 4 * NOISE.get(name, 0.0), interval[1] + 4 * NOISE.get(name, 0.0))
-            value = (values or {}).get(name)
-            phrases = {value: self.phrases(name, value)} if value is not None else {}
-            # Noise and interventions may leave the range of the original data.
-            wide = interval if value is None else (min(interval[0], float(value)), max(interval[1], float(value)))
-            items.append(Concept(name, value=value, phrases=phrases, interval=wide))
-        return Concepts(tuple(items))
-
-    def graph(self) -> CausalGraph:
-        """The true graph, without values."""
-        return CausalGraph.from_edges(EDGES, concepts=self.concepts())
-
-    def scene_graph(self, scene: Scene) -> CausalGraph:
-        """The true graph with the scene's values; its mechanisms are functions, so the graph carries no tables."""
-        return CausalGraph.from_edges(EDGES, concepts=self.concepts(scene.values))
-
-    def sample(self, seed: int, do: Mapping[str, str] | None = None, mode: str = "observational") -> Scene:
-        """Draw a scene; "uniform" draws the shadow independently of its causes as well."""
-        rng = np.random.default_rng([seed, 9103])
-        noise = {name: float(rng.uniform(*interval)) for name, interval in list(RANGES.items())[:2]}
-        for name, width in NOISE.items():
-            noise[name] = float(rng.normal(0.0, width)) if self.noisy else 0.0
-        if mode == "uniform":
-            do = {**{name: repr(float(rng.uniform(*RANGES[name]))) for name in NOISE}, **(do or {})}
-        elif mode != "observational":
-            raise unknown("mode", mode, ("observational", "uniform"))
-        return Scene(self.name, seed, self._evaluate(noise, do or {}), noise)
-
-    def _evaluate(self, noise: Mapping[str, float], do: Mapping[str, str]) -> dict[str, str]:
-        for name, value in do.items():
-            if name not in RANGES:
-                raise unknown("concept", name, RANGES)
-            finite(_number(value), f"do({name})")
-        angle, light = (float(do.get(name, noise[name])) for name in ("angle", "light"))
-        shadow = dict(zip(NOISE, mechanism(angle, light)))
-        values = {"angle": angle, "light": light}
-        values.update({name: float(do.get(name, shadow[name] + noise[name])) for name in NOISE})
-        return {name: repr(value) for name, value in values.items()}
-
-    def counterfactual(self, scene: Scene, do: Mapping[str, str]) -> Scene:
-        """The same noise under an intervention."""
-        return Scene(self.name, scene.seed, self._evaluate(scene.noise, do), scene.noise)
-
-    def _paint(self, scene: Scene, size: int, masked: bool) -> Canvas:
+    def paint(self, scene: Scene, size: int, masked: bool = False) -> Canvas:
+        """One line shows both how long the shadow is and where: its region belongs to both concepts."""
         v = {name: float(value) for name, value in scene.values.items()}
         theta, phi = v["angle"] * math.pi / 200, v["light"] * math.pi / 200
         canvas = Canvas(size, masked)
@@ -132,27 +115,12 @@ class Pendulum:
         canvas.ellipse(lx, ly, 3.0 / 20, 3.0 / 22, (1.0, 0.65, 0.0), concept="light")
         canvas.stroke(px, py, bx, by, 0.018, (0.0, 0.0, 0.0), concept="angle")
         canvas.ellipse(bx, by, 1.5 / 20, 1.5 / 22, (0.70, 0.13, 0.13), concept="angle")
-        # One line shows both how long the shadow is and where: its region belongs to both concepts.
         canvas.stroke(sx, sy, ex, sy, 0.018, (0.0, 0.0, 0.0), concept="shadow length")
-        if canvas.masks is not None:
+        if canvas.masks and "shadow length" in canvas.masks:
             canvas.masks["shadow position"] = canvas.masks["shadow length"].copy()
         return canvas
 
-    def render(self, scene: Scene, size: int = 64) -> np.ndarray:
-        """Picture, uint8 [size, size, 3]."""
-        return self._paint(scene, size, False).finish()
 
-    def masks(self, scene: Scene, size: int = 64) -> dict[str, np.ndarray]:
-        """Region of each concept, float32 [size, size], 0 to 1."""
-        return self._paint(scene, size, True).masks or {}
-
-    def caption(self, scene: Scene) -> str:
-        """Phrases of all concepts, joined by commas."""
-        return caption(self.concepts(scene.values))
-
-
-def _number(value: str) -> float | str:
-    try:
-        return float(value)
-    except ValueError:
-        return value
+def _taking_in(concept: Concept, number: float) -> Concept:
+    low, high = concept.interval
+    return concept if low <= number <= high else replace(concept, interval=(min(low, number), max(high, number)))

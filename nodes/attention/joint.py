@@ -10,6 +10,7 @@ are left out, which halves the cost.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ from ...causal_core.attention.capture import AttentionMaps
 OVERRIDE = "optimized_attention_override"
 
 
-class Transformer:
+class Transformer(ABC):
     """What these families share; see :class:`nodes.attention.Adapter`."""
 
     networks: tuple[type[torch.nn.Module], ...] = ()
@@ -44,8 +45,9 @@ class Transformer:
     def fits(cls, network: torch.nn.Module) -> bool:
         return isinstance(network, cls.networks)
 
+    @abstractmethod
     def text_width(self) -> int | None:
-        raise NotImplementedError
+        """Numbers a token of the conditioning has; None where the network does not say."""
 
     def encoders(self, clip: Any, names: Sequence[str]) -> Sequence[str]:
         # Flux lists the tokens of CLIP, which makes its pooled output, before those of its text encoder.

@@ -532,6 +532,14 @@ class TestTraining:
         with pytest.raises(error, match="name: .* cannot be written .*goes on from the last checkpoint"):
             train()
 
+    def test_what_goes_wrong_in_the_run_is_not_in_its_name(self, pack, place, train, error, monkeypatch):
+        def diverged(*_):
+            raise error("training diverged")
+
+        monkeypatch.setattr(pack("causal_core.autoencoder.train").Trainer, "losses", diverged)
+        with pytest.raises(error, match="^training diverged"):
+            train()
+
     def test_offers_and_fingerprints(self, pack, place):
         node = pack("nodes.autoencoder_train").TrainAutoencoder
         inputs = {slot.id: slot for slot in node.define_schema().inputs}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,11 +13,19 @@ import torch
 
 from causal_core.autoencoder import diffusion
 from causal_core.autoencoder.coding import Coding, Variable
-from causal_core.autoencoder.config import PRESETS, AutoencoderConfig, get_config
+from causal_core.autoencoder.config import PAPER, PRESETS, AutoencoderConfig, get_config
 from causal_core.autoencoder.data import WorldSource
 from causal_core.autoencoder.mechanisms import Mechanisms
 from causal_core.autoencoder.model import CausalAutoencoder
-from causal_core.autoencoder.objective import Batch, alignment, independence, known, mechanism_loss, objective
+from causal_core.autoencoder.objective import (
+    Batch,
+    alignment,
+    diffusion_loss,
+    independence,
+    known,
+    mechanism_loss,
+    objective,
+)  # fmt: skip
 from causal_core.autoencoder.train import Trainer, train
 from causal_core.autoencoder.traversal import sheet, sweep, traverse
 from causal_core.concepts import Concept, Concepts
@@ -294,6 +303,7 @@ def test_configs_survive_json(name):
         {"size": 18}, {"widths": (30,)}, {"widths": ()}, {"prediction": "x"}, {"schedule": 3}, {"ema": 1.5},
         {"alignment": math.nan}, {"batch": 0}, {"residual": -1}, {"wide": 3}, {"encoder_widths": (9,)},
         {"attention_levels": 7}, {"widths": (32, 48), "attention_levels": 0}, {"size": True}, {"weighting": "x"},
+        {"shift": 0.0}, {"terms": "products"}, {"ramp": -1},
     ],
 )  # fmt: skip
 def test_impossible_configs_are_refused(changes):
@@ -341,13 +351,51 @@ def test_a_residual_that_tells_of_a_variable_is_told_apart():
     assert float(independence(z @ torch.randn(2, 3), z)) > 0.2
 
 
-@pytest.mark.parametrize("changes", [{}, {"prediction": "epsilon", "schedule": "linear", "weighting": "uniform"}])
+def test_sums_are_divergences_of_gaussians():
+    model, batch = _model(), _batch()
+    places = [where for v, where in zip(CODING.variables, CODING.places) if not v.domain]
+    logits = torch.where(batch.labels > 0.5, 30.0, 0.0)
+    readings = torch.cat(
+        [(logits if v.domain else batch.labels + 0.2)[:, p] for v, p in zip(CODING.variables, CODING.places)], 1
+    )
+    assert float(alignment(CODING, readings, batch.labels, sums=True)) == pytest.approx(len(places) * 0.2**2 / 2)
+    free = torch.zeros_like(batch.free)
+    free[:, CODING.index("shade")] = True
+    u = model.mechanisms.abduct(batch.labels)[:, CODING.places[CODING.index("shade")]]
+    assert float(mechanism_loss(model, batch.labels, free, sums=True)) == pytest.approx(float(u.square().mean()) / 2)
+
+
+def test_the_papers_weight_rises_with_the_steps():
+    torch.manual_seed(0)
+    model = CausalAutoencoder(replace(TINY, **PAPER), CODING)
+    for step, weight in ((0, 0.0), (25_000, 0.5), (80_000, 1.0)):
+        terms = objective(model, _batch(), torch.Generator().manual_seed(0), step)
+        rest = terms["alignment"] + terms["mechanism"] + terms["prior"]
+        assert terms["loss"].item() == pytest.approx((terms["diffusion"] + weight * rest).item(), rel=1e-5)
+
+
+def test_a_shift_trains_on_more_noise():
+    seen = []
+
+    def decoder(x, sigma, context):
+        seen.append(sigma)
+        return x
+
+    for shift in (1.0, 3.0):
+        model = SimpleNamespace(config=replace(TINY, shift=shift), decoder=decoder)
+        diffusion_loss(model, _pictures(64), torch.zeros(64, 1), torch.Generator().manual_seed(0))
+    plain, shifted = seen
+    top = diffusion.sigmas()[-1]
+    assert torch.allclose(shifted, (3 * plain).clamp_max(top)) and (shifted <= top).all()
+
+
+@pytest.mark.parametrize("changes", [{}, PAPER])
 def test_every_part_is_trained_also_without_labels(changes):
     torch.manual_seed(0)
     model = CausalAutoencoder(replace(TINY, **changes), CODING)
     for labelled in (True, False):
         model.zero_grad()
-        terms = objective(model, _batch(labelled), torch.Generator().manual_seed(0))
+        terms = objective(model, _batch(labelled), torch.Generator().manual_seed(0), step=1000)
         terms["loss"].backward()
         assert math.isfinite(terms["loss"].item())
         assert (terms["alignment"].item() > 0) == labelled
@@ -370,6 +418,26 @@ def test_training_lowers_the_loss():
 
 def _same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values()))
+
+
+def test_training_may_begin_with_trained_weights(tmp_path):
+    start = _model(seed=5)
+    start.provenance = {"images": 7}
+    start.save(tmp_path / "start.safetensors", torch.float32)
+    path = train(replace(TINY, images=TINY.batch, learning_rate=1e-9), Squares(), tmp_path / "run", seed=1,
+                 watch=lambda run: Watch(), start=tmp_path / "start.safetensors")  # fmt: skip
+    found = CausalAutoencoder.load(path)
+    assert found.provenance["start"] == {"images": 7} and found.provenance["images"] == TINY.batch
+    for name, value in start.state_dict().items():
+        assert torch.allclose(found.state_dict()[name], value, atol=2e-3), name
+
+
+def test_weights_that_do_not_fit_are_no_start():
+    with pytest.raises(CounterfactError, match="--start: those weights are of other sizes"):
+        Trainer(TINY, Squares(), start=CausalAutoencoder(replace(TINY, residual=5), CODING))
+    other = Coding(CODING.variables[:1], ((),))
+    with pytest.raises(CounterfactError, match="--start: those weights are of .* only go on with the same"):
+        Trainer(TINY, Squares(), start=CausalAutoencoder(TINY, other))
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
@@ -401,17 +469,34 @@ class Stops(Watch):
 
 
 def test_a_stopped_run_goes_on_where_it_was(tmp_path):
-    weights = train(TINY, Squares(), tmp_path, "cpu", watch=Stops(1))
+    weights = train(TINY, Squares(), tmp_path, "cpu", watch=lambda _: Stops(1))
     assert CausalAutoencoder.load(weights).provenance["images"] == 4
     watch = Stops(99)
-    train(TINY, Squares(), tmp_path, "cpu", watch=watch)
+    train(TINY, Squares(), tmp_path, "cpu", watch=lambda _: watch)
     assert watch.seen == [8, 12, 16]
     assert CausalAutoencoder.load(weights).provenance["images"] == 16
     with pytest.raises(CounterfactError, match="another config"):
-        train(replace(TINY, residual=4), Squares(), tmp_path, "cpu", watch=Stops(1))
+        train(replace(TINY, residual=4), Squares(), tmp_path, "cpu", watch=lambda _: Stops(1))
     # A longer plan is no other run.
-    train(replace(TINY, images=20), Squares(), tmp_path, "cpu", watch=watch)
+    train(replace(TINY, images=20), Squares(), tmp_path, "cpu", watch=lambda _: watch)
     assert watch.seen[-1] == 20
+
+
+@pytest.mark.parametrize("where", ["stopped", "progress", "samples"])
+def test_a_watch_that_raises_ends_the_run_after_a_checkpoint(tmp_path, monkeypatch, where):
+    def cancelled(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Stops, where, cancelled)
+    run, weights = tmp_path / "run", tmp_path / "there.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        train(TINY, Squares(), run, "cpu", watch=lambda _: Stops(99), sample_seconds=-1, weights=weights)
+    assert not weights.exists()
+    monkeypatch.undo()
+    watch = Stops(99)
+    train(TINY, Squares(), run, "cpu", watch=lambda _: watch, weights=weights)
+    assert watch.seen == ([4, 8, 12, 16] if where == "stopped" else [8, 12, 16])
+    assert CausalAutoencoder.load(weights).provenance["images"] == 16 and not (run / "tiny.safetensors").exists()
 
 
 @pytest.mark.parametrize("killed", ["before the renames", "between them", "while writing"])

@@ -13,7 +13,8 @@ from causal_core.errors import CounterfactError
 from causal_core.worlds import WORLDS, Scene, cli, digits, get_world
 from causal_core.worlds.beta import beta_cdf, beta_quantile
 from causal_core.worlds.circuit import BUTTONS, pressed
-from causal_core.worlds.pendulum import mechanism
+from causal_core.worlds.dataset import SceneData
+from causal_core.worlds.pendulum import shadow
 
 COTTAGE = get_world("cottage")
 
@@ -105,14 +106,27 @@ def test_uniform_mode_reaches_combinations_that_the_mechanisms_never_show():
 
 def test_pendulum_follows_its_formulas_and_keeps_noise():
     # A vertical pendulum: both rays hit the ground where the light sends them, and the shadow is at its shortest.
-    length, _ = mechanism(0.0, 120.0)
+    length, _ = shadow(0.0, 120.0)
     assert length == pytest.approx(max(3.0, 9.5 / abs(np.tan(120 * np.pi / 200))))
     world = get_world("pendulum-noise")
     scene = world.sample(3)
     after = world.counterfactual(scene, {"angle": "10.0"})
-    expected, _ = mechanism(10.0, float(scene.values["light"]))
+    expected, _ = shadow(10.0, float(scene.values["light"]))
     assert float(after.values["shadow length"]) - expected == pytest.approx(scene.noise["shadow length"])
     assert after.values["light"] == scene.values["light"]
+
+
+@pytest.mark.parametrize("name", ["pendulum", "pendulum-noise"])
+def test_interventions_on_the_pendulum_may_leave_the_range(name):
+    world = get_world(name)
+    scene = world.sample(0)
+    after = world.counterfactual(scene, {"angle": "44", "shadow position": "30"})
+    assert numbers(after)["angle"] == 44 and numbers(after)["shadow position"] == 30
+    assert world.concepts(after.values)["angle"].interval == (-40, 44)
+    assert world.concepts()["angle"].interval == world.concepts(scene.values)["angle"].interval == (-40, 43)
+    assert set(world.masks(after)) == {"light", "angle"}, "the shadow is outside the picture"
+    with pytest.raises(CounterfactError, match="level light casts no shadow"):
+        world.counterfactual(scene, {"light": "0"})
 
 
 def sigmoid(x):
@@ -333,3 +347,18 @@ def test_command_draws_every_world(name, do, tmp_path):
 def test_command_names_the_option_to_change(words, tmp_path):
     with pytest.raises(CounterfactError):
         cli.main(_arguments(*words, "--out", str(tmp_path)))
+
+
+@pytest.mark.parametrize("world", ["pendulum", "digits", "cottage"])
+def test_a_quarter_of_the_training_scenes_is_intervened_on(world, tmp_path, monkeypatch):
+    monkeypatch.setenv("COUNTERFACT_CACHE", str(tmp_path))
+    data = SceneData(get_world(world), 16, count=200)
+    assert not any(data.intervened(i) for i in range(0, 200, 2))
+    assert all(data.intervened(i) == set(data.names) for i in range(1, 200, 4))
+    chosen = [data.intervened(i) for i in range(3, 200, 4)]
+    assert {name for done in chosen for name in done} == set(data.names)
+    for index, done in zip(range(3, 200, 4), chosen):
+        scene, free = data.scene(index), data.world.sample(data.scene(index).seed)
+        for name in set(data.names) - done:
+            if not any(a in done for a in data.world.graph().ancestors(name)):
+                assert scene.values[name] == free.values[name]

@@ -59,13 +59,9 @@ class Ours(Method):
 class DiffAE(Ours):
     """A diffusion autoencoder (Preechakul et al., CVPR 2022) whose latents are aligned with labels as ours are.
 
-    It has no mechanisms: an intervention changes its own variable, and descendants stay as they are.
+    It has no mechanisms: an intervention changes its own variable, and descendants stay as they are. Its weights are
+    those of ours, since no gradient of the mechanisms reaches encoder or decoder.
     """
-
-    name = "diffae"
-
-    def __init__(self, config: AutoencoderConfig, coding: Coding) -> None:
-        super().__init__(replace(config, mechanism=0.0), coding)
 
     def intervened(self, latent: CausalLatent, do: Do) -> CausalLatent:
         z = latent.z.clone()
