@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from ..causal_core.autoencoder.config import AutoencoderConfig
 from ..causal_core.autoencoder.data import as_batch
 from ..causal_core.autoencoder.folder import FolderSource
+from ..causal_core.autoencoder.model import CausalAutoencoder
 from ..causal_core.autoencoder.train import Trainer, train
 from ..causal_core.autoencoder.traversal import sheet
 from ..causal_core.errors import CounterfactError
@@ -51,8 +53,9 @@ class Canvas(Watch):
 
 
 def trained(
-    settings: Mapping[str, Any], images: Path, labels: Path, graph, folder: Path, weights: Path, seed: int
-) -> tuple[torch.Tensor, str]:
+    settings: Mapping[str, Any], images: Path, labels: Path, graph, folder: Path, weights: Path, seed: int,
+    start: CausalAutoencoder | None,
+) -> tuple[torch.Tensor, str]:  # fmt: skip
     """Train, or go on training, and write the weights.
 
     Parameters
@@ -61,6 +64,7 @@ def trained(
     images, labels, graph : see :class:`causal_core.autoencoder.folder.FolderSource`
     folder : of the run's checkpoints
     weights : the file to write
+    start : weights to begin with, whose sizes are kept
 
     Returns
     -------
@@ -75,7 +79,12 @@ def trained(
         If ComfyUI's run was cancelled; a checkpoint is written before.
     """
     source = FolderSource(images, labels, graph, settings["size"])
-    config = AutoencoderConfig(**settings, channels=source.channels)
+    if start is None:
+        config = AutoencoderConfig(**settings, channels=source.channels)
+    elif start.config.size == settings["size"]:
+        config = replace(start.config, **settings)
+    else:
+        raise CounterfactError(f"size: the autoencoder to start from has {start.config.size} pixels; set that size")
     memory.unload_all_models()
     canvas: Canvas | None = None
 
@@ -86,7 +95,9 @@ def trained(
 
     device = str(memory.get_torch_device())
     try:
-        train(config, source, folder, device, seed, watch, sample_seconds=SAMPLE_SECONDS, weights=weights)
+        train(
+            config, source, folder, device, seed, watch, sample_seconds=SAMPLE_SECONDS, weights=weights, start=start
+        )  # fmt: skip
     except CounterfactError:
         if canvas is not None:
             raise

@@ -85,6 +85,11 @@ class TrainAutoencoder(io.ComfyNode):
                     "seed", default=0, min=0, max=2**53, control_after_generate=False, optional=True, advanced=True,
                     tooltip="Of the first weights and of everything random in a new run.",
                 ),
+                types.Autoencoder.Input(
+                    "start", optional=True,
+                    tooltip="An autoencoder to train on, in place of random weights. It needs the same graph, values "
+                    "and ranges: connect the graph of the same Load Causal Autoencoder as well.",
+                ),
             ],
             outputs=[
                 types.Autoencoder.Output("autoencoder", tooltip="The trained autoencoder, for CausalDiffAE Encode, "
@@ -105,7 +110,7 @@ class TrainAutoencoder(io.ComfyNode):
     @classmethod
     def execute(
         cls, images: str, labels: str, graph, name: str, size: int, seen: int, batch: int = 32,
-        learning_rate: float = 1e-3, seed: int = 0,
+        learning_rate: float = 1e-3, seed: int = 0, start=None,
     ) -> io.NodeOutput:  # fmt: skip
         import torch
         from comfy_api.latest import ui
@@ -121,7 +126,8 @@ class TrainAutoencoder(io.ComfyNode):
         settings = {"name": name, "size": size, "images": seen, "batch": batch, "learning_rate": learning_rate}
         # ComfyUI runs nodes in a mode in which nothing can be learnt.
         with torch.inference_mode(False), torch.enable_grad():
-            samples, told = trained(settings, pictures, table, graph, run, weights, seed)
+            before = None if start is None else start.model
+            samples, told = trained(settings, pictures, table, graph, run, weights, seed, before)
         shown = ui.PreviewImage(samples, cls=cls).as_dict()
         model = ManagedAutoencoder(CausalAutoencoder.load(weights))
         return io.NodeOutput(model, samples, ui={**shown, "text": [told]})

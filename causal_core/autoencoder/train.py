@@ -3,7 +3,7 @@
     counterfact train autoencoder --config pendulum
     counterfact train autoencoder --images DIR --labels FILE.csv --graph GRAPH.json --size 64
 
-Several GPUs: ``accelerate launch -m causal_core train autoencoder ...``; each process draws its own batches.
+Several GPUs: ``torchrun --nproc-per-node N -m causal_core train autoencoder ...``; each process draws its own batches.
 """
 
 from __future__ import annotations
@@ -132,14 +132,14 @@ def _take_over(model: CausalAutoencoder, start: CausalAutoencoder) -> None:
     """Copy trained weights into a new model; raises CounterfactError if they are of other variables or sizes."""
     if start.coding != model.coding:
         raise CounterfactError(
-            f"--start: those weights are of {', '.join(start.coding.names)} with their own values, ranges and causes; "
-            "training can only go on with the same"
+            f"start: those weights are of {', '.join(start.coding.names)} with their own values, ranges and causes; "
+            "training can only go on with the same graph"
         )
     try:
         model.load_state_dict(start.state_dict())
     except RuntimeError:
         raise CounterfactError(
-            "--start: those weights are of other sizes; train with the config that they were made with"
+            "start: those weights are of other sizes; train with the config that they were made with"
         ) from None
 
 
@@ -192,7 +192,7 @@ def train(
     save_seconds: float = 180,
     sample_seconds: float = 600,
     weights: str | Path | None = None,
-    start: str | Path | None = None,
+    start: CausalAutoencoder | None = None,
 ) -> Path:
     """Train, or go on training, until `config.images` pictures have been seen.
 
@@ -206,7 +206,7 @@ def train(
     half : compute the decoder in bfloat16, in training only; without it on a GPU alone
     save_seconds, sample_seconds : time between checkpoints and between samples
     weights : the file to write; without it `<config.name>.safetensors` in the run folder
-    start : weights file to begin with, of the same sizes and variables; without it random weights
+    start : trained weights of the same sizes and variables to begin with; without it random ones
 
     Returns
     -------
@@ -227,8 +227,7 @@ def train(
     device = str(accelerator.device) if accelerator else device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise CounterfactError(f'device: "{device}" needs a CUDA GPU and there is none; use cpu')
-    before = None if start is None else CausalAutoencoder.load(start, device)
-    run = Trainer(config, source, seed, device, accelerator, half, before)
+    run = Trainer(config, source, seed, device, accelerator, half, start)
     run.resume(folder)
     weights = Path(weights or folder / f"{config.name}.safetensors")
     writes = run.rank == 0
@@ -276,7 +275,9 @@ def world_source(config: AutoencoderConfig, pictures: int, labelled: float = 1.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``counterfact train autoencoder``."""
-    parser.add_argument("--config", default="pendulum", help=f"{', '.join(PRESETS)}, or a JSON file of a config")
+    parser.add_argument(
+        "--config", help=f"{', '.join(PRESETS)}, or a JSON file of a config; without it pendulum, or that of --start"
+    )
     parser.add_argument("--images", type=Path, metavar="DIR", help="train on this folder of pictures")
     parser.add_argument(
         "--labels",
@@ -320,7 +321,9 @@ def main(args: argparse.Namespace) -> None:
     """Run the training command."""
     changes = {"size": args.size, "images": args.seen, "batch": args.batch}
     changes = {key: value for key, value in changes.items() if value is not None}
-    config = replace(read_config(args.config), **changes, **(PAPER if args.objective == "paper" else {}))
+    start = None if args.start is None else CausalAutoencoder.load(args.start)
+    config = start.config if start and args.config is None else read_config(args.config or "pendulum")
+    config = replace(config, **changes, **(PAPER if args.objective == "paper" else {}))
     finite(args.labelled, "--labelled", 0.0, 1.0)
     finite(args.threads, "--threads", 1, 256)
     torch.set_num_threads(args.threads)
@@ -332,5 +335,6 @@ def main(args: argparse.Namespace) -> None:
     else:
         source = world_source(config, args.pictures, args.labelled, all_now=_accelerator() is not None)
     folder = args.run or Path("runs", config.name)
-    weights = train(config, source, folder, args.device, args.seed, half=args.bf16, start=args.start)
-    print(f"weights: {weights}")
+    weights = train(config, source, folder, args.device, args.seed, half=args.bf16, start=start)
+    if not int(os.environ.get("RANK", "0")):
+        print(f"weights: {weights}")

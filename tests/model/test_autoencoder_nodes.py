@@ -532,6 +532,16 @@ class TestTraining:
         with pytest.raises(error, match="name: .* cannot be written .*goes on from the last checkpoint"):
             train()
 
+    def test_trained_weights_may_be_the_start(self, core, pack, place, train, error):
+        first = train().args[0]
+        graph = pack("nodes.autoencoder").graph_of(first.model.coding)
+        found = train(name="later", start=first, graph=graph, learning_rate=0.05).args[0]
+        before, after = (m.model.encoder.head.weight for m in (first, found))
+        assert torch.allclose(before, after, atol=0.02) and not torch.equal(before, after)
+        assert found.model.provenance["start"] == first.model.provenance
+        with pytest.raises(error, match="size: the autoencoder to start from has 16 pixels"):
+            train(name="larger", start=first, graph=graph, size=32)
+
     def test_what_goes_wrong_in_the_run_is_not_in_its_name(self, pack, place, train, error, monkeypatch):
         def diverged(*_):
             raise error("training diverged")

@@ -423,9 +423,8 @@ def _same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
 def test_training_may_begin_with_trained_weights(tmp_path):
     start = _model(seed=5)
     start.provenance = {"images": 7}
-    start.save(tmp_path / "start.safetensors", torch.float32)
-    path = train(replace(TINY, images=TINY.batch, learning_rate=1e-9), Squares(), tmp_path / "run", seed=1,
-                 watch=lambda run: Watch(), start=tmp_path / "start.safetensors")  # fmt: skip
+    config = replace(TINY, images=TINY.batch, learning_rate=1e-9)
+    path = train(config, Squares(), tmp_path, seed=1, watch=lambda run: Watch(), start=start)
     found = CausalAutoencoder.load(path)
     assert found.provenance["start"] == {"images": 7} and found.provenance["images"] == TINY.batch
     for name, value in start.state_dict().items():
@@ -433,10 +432,10 @@ def test_training_may_begin_with_trained_weights(tmp_path):
 
 
 def test_weights_that_do_not_fit_are_no_start():
-    with pytest.raises(CounterfactError, match="--start: those weights are of other sizes"):
+    with pytest.raises(CounterfactError, match="start: those weights are of other sizes"):
         Trainer(TINY, Squares(), start=CausalAutoencoder(replace(TINY, residual=5), CODING))
     other = Coding(CODING.variables[:1], ((),))
-    with pytest.raises(CounterfactError, match="--start: those weights are of .* only go on with the same"):
+    with pytest.raises(CounterfactError, match="start: those weights are of .* only go on with the same"):
         Trainer(TINY, Squares(), start=CausalAutoencoder(TINY, other))
 
 
