@@ -3,7 +3,7 @@
     counterfact train autoencoder --config pendulum
     counterfact train autoencoder --images DIR --labels FILE.csv --graph GRAPH.json --size 64
 
-Several GPUs: ``torchrun --nproc-per-node N -m causal_core train autoencoder ...``; each process draws its own batches.
+Several GPUs: ``torchrun --nproc-per-node N -m -- causal_core train autoencoder ...``; each draws its own batches.
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -124,3 +127,31 @@ def test_training_is_cancelled_and_taken_up(client, server, object_info):
         for picture in folder.iterdir():
             picture.unlink()
         folder.rmdir()
+
+
+def test_processes_train_together_and_go_on(tmp_path):
+    """Two processes share each step, here on the CPU; a longer run goes on from their checkpoint."""
+    config = {
+        "name": "small", "world": "pendulum", "size": 16, "patch": 4, "widths": [32], "encoder_widths": [8],
+        "encoder_hidden": 16, "residual": 2, "batch": 4, "images": 32,
+    }  # fmt: skip
+    (tmp_path / "small.json").write_text(json.dumps(config), encoding="utf-8")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "--"]
+    words = ["causal_core", "train", "autoencoder", "--config", "small.json", "--pictures", "50", "--run", "run"]
+    environment = {**os.environ, "COUNTERFACT_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+
+    def train(*more):
+        done = subprocess.run(
+            [*launch, *words, *more], cwd=tmp_path, env=environment, text=True, timeout=300,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    assert train().count("weights: ") == 1, "one process alone writes and tells"
+    train("--seen", "48")
+    lines = (tmp_path / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [4, 6], "eight pictures a step"
+    model = CausalAutoencoder.load(tmp_path / "run" / "small.safetensors")
+    assert model.provenance["images"] == 48 and model.provenance["batch"] == 8
+    assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
