@@ -37,7 +37,8 @@ class Encoder(nn.Module):
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Readings [B, width] (of discrete variables: logits), mean and log-variance [B, residual] of the residual."""
         found = self.head(self.body(images))
-        return found.split([self.coding.width, self.residual, self.residual], 1)
+        readings, mean, log_variance = found.split([self.coding.width, self.residual, self.residual], 1)
+        return readings, mean, log_variance.clamp(-8, 4)
 
     def latents(self, readings: torch.Tensor) -> torch.Tensor:
         """Latents z [B, width] of readings: probabilities of discrete variables, continuous ones as they are."""
@@ -48,6 +49,11 @@ class Encoder(nn.Module):
             ],
             1,
         )
+
+
+def drawn(mean: torch.Tensor, log_variance: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+    """Residual codes [B, R] from normal distributions with these means and log-variances [B, R]."""
+    return mean + (log_variance / 2).exp() * torch.randn(mean.shape, generator=rng, device=mean.device)
 
 
 class Decoder(nn.Module):

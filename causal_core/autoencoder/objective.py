@@ -17,6 +17,7 @@ import torch.nn.functional as F
 
 from .coding import Coding
 from .diffusion import STEPS, sigmas
+from .networks import drawn
 
 if TYPE_CHECKING:
     from .model import CausalAutoencoder
@@ -145,8 +146,7 @@ def objective(
     widths = torch.tensor([v.width for v in coding.variables], device=device)
     labelled = there.repeat_interleave(widths, 1)
     labels = torch.where(labelled, batch.labels.nan_to_num(), z.detach())
-    log_variance = log_variance.clamp(-8, 4)
-    r = mean + (log_variance / 2).exp() * torch.randn(mean.shape, generator=rng, device=device)
+    r = drawn(mean, log_variance, rng)
     seen = torch.where((chance(config.label_share, variables) & there).repeat_interleave(widths, 1), labels, z)
     given = ~(chance(config.drop_one, variables) | chance(config.drop_all, 1))
     given = torch.cat([given, ~chance(config.drop_residual, 1)], 1).float()

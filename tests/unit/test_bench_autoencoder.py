@@ -23,6 +23,7 @@ from causal_core.bench import disentanglement
 from causal_core.bench.autoencoder_cases import folder_cases, scales, world_cases
 from causal_core.bench.autoencoder_training import Part
 from causal_core.bench.baselines.autoencoders import METHODS, replica
+from causal_core.bench.baselines.autoencoders.autoencoder import residual_code
 from causal_core.bench.baselines.autoencoders.method import Method
 from causal_core.bench.baselines.autoencoders.replica import Replica
 from causal_core.bench.disentanglement import Code, boosted, dci, infomec
@@ -328,6 +329,25 @@ def test_diffae_leaves_descendants_and_ours_does_not():
     assert after.z[0, 0] == 0.75 and torch.equal(after.z[:, 1:], before.z[:, 1:])
     before, after = latents(METHODS["ours"](TINY, CHAIN), value)
     assert after.z[0, 0] == 0.75 and (after.z[:, 1:] != before.z[:, 1:]).all()
+
+
+class Whisper(torch.nn.Module):
+    """An encoder whose residual code is all noise, though its mean tells of the picture."""
+
+    coding = CHAIN
+
+    def forward(self, images):
+        brightness = images.mean((1, 2, 3))[:, None]
+        return images.new_zeros(len(images), CHAIN.width), 1e-3 * brightness, torch.zeros(len(images), 1)
+
+    def latents(self, readings):
+        return readings
+
+
+def test_what_decoders_cannot_hear_is_no_code():
+    images = torch.from_numpy(uniform(400, 1, 2, 2))
+    code = residual_code(Whisper(), images).values[:, -1]
+    assert abs(np.corrcoef(code, images.mean((1, 2, 3)))[0, 1]) < 0.2 and code.std() > 0.9
 
 
 def test_the_replica_has_parents_noises_and_no_descendants_of_a_middle_variable():

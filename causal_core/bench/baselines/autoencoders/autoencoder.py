@@ -11,6 +11,7 @@ import torch
 from ....autoencoder.coding import Coding
 from ....autoencoder.config import AutoencoderConfig
 from ....autoencoder.model import CausalAutoencoder, CausalLatent
+from ....autoencoder.networks import Encoder, drawn
 from ....autoencoder.objective import Batch, objective
 from ...disentanglement import Code
 from .method import Do, Method
@@ -53,7 +54,7 @@ class Ours(Method):
 
     @torch.no_grad()
     def code(self, images: torch.Tensor) -> Code:
-        return residual_code(self.coding, *self.model.read(images))
+        return residual_code(self.model.encoder, images)
 
 
 class DiffAE(Ours):
@@ -70,8 +71,14 @@ class DiffAE(Ours):
         return replace(latent, z=z)
 
 
-def residual_code(coding: Coding, z: torch.Tensor, residual: torch.Tensor) -> Code:
-    """A group a variable, and one for each number of a residual code."""
-    groups = [*coding.places, *(slice(d, d + 1) for d in range(coding.width, coding.width + residual.shape[1]))]
+def residual_code(encoder: Encoder, images: torch.Tensor) -> Code:
+    """A group a variable, and one for each number of the residual code of pictures [B, C, H, W].
+
+    The residual code is drawn, as decoders get it: the mean of a number that is all noise still tells of pictures.
+    """
+    readings, mean, log_variance = encoder(images)
+    residual = drawn(mean, log_variance, torch.Generator(images.device).manual_seed(0))
+    coding, values = encoder.coding, torch.cat([encoder.latents(readings), residual], 1)
+    groups = [*coding.places, *(slice(d, d + 1) for d in range(coding.width, values.shape[1]))]
     discrete = [*(bool(v.domain) for v in coding.variables), *[False] * residual.shape[1]]
-    return Code(torch.cat([z, residual], 1).cpu().numpy().astype(np.float64), tuple(groups), tuple(discrete))
+    return Code(values.cpu().numpy().astype(np.float64), tuple(groups), tuple(discrete))

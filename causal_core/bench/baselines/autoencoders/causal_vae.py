@@ -17,7 +17,7 @@ from ....autoencoder.config import AutoencoderConfig
 from ....autoencoder.features import Waves
 from ....autoencoder.mechanisms import Mechanisms
 from ....autoencoder.model import CausalLatent
-from ....autoencoder.networks import Encoder
+from ....autoencoder.networks import Encoder, drawn
 from ....autoencoder.objective import Batch, alignment, independence, known, mechanism_loss
 from ...disentanglement import Code
 from .autoencoder import residual_code
@@ -58,8 +58,7 @@ class CausalVAE(Method):
         z, there = self.encoder.latents(readings), known(self.coding, batch.labels)
         widths = torch.tensor([v.width for v in self.coding.variables], device=z.device)
         labels = torch.where(there.repeat_interleave(widths, 1), batch.labels.nan_to_num(), z.detach())
-        log_variance = log_variance.clamp(-8, 4)
-        r = mean + (log_variance / 2).exp() * torch.randn(mean.shape, generator=rng, device=mean.device)
+        r = drawn(mean, log_variance, rng)
         terms = {
             "pixels": F.mse_loss(self.draw(z, r), batch.images),
             "alignment": alignment(self.coding, readings, batch.labels),
@@ -87,5 +86,4 @@ class CausalVAE(Method):
 
     @torch.no_grad()
     def code(self, images: torch.Tensor) -> Code:
-        readings, r, _ = self.encoder(images)
-        return residual_code(self.coding, self.encoder.latents(readings), r)
+        return residual_code(self.encoder, images)
