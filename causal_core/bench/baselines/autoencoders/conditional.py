@@ -16,7 +16,6 @@ from ....autoencoder.mechanisms import Mechanisms
 from ....autoencoder.model import CausalLatent
 from ....autoencoder.networks import Decoder
 from ....autoencoder.objective import Batch, diffusion_loss, known, mechanism_loss
-from ...disentanglement import Code
 from .method import Do, Method, noise
 
 
@@ -73,9 +72,6 @@ class ConditionalDDPM(Method):
     def decode(self, latent: CausalLatent) -> torch.Tensor:
         rising = levels(latent.steps, self.config.schedule)
         return decode(self.denoiser(latent.z), latent.noise * rising[-1], rising).clamp(-1, 1)
-
-    def code(self, images: torch.Tensor) -> Code | None:
-        return None
 
 
 class ConditionalRandom(ConditionalDDPM):

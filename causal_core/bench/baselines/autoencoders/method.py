@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,7 +25,7 @@ KIND, SCHEMA_VERSION = "counterfact.bench-method", 1
 Do = Mapping[int, torch.Tensor]
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """A generative model of pictures and their variables that can be asked what if.
 
     Parameters
@@ -44,10 +45,11 @@ class Method(nn.Module):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
+    @abstractmethod
     def losses(self, batch: Batch, rng: torch.Generator, progress: float) -> Mapping[str, torch.Tensor]:
         """Loss terms of a batch, scalars, "loss" in all; ``progress`` goes from 0 to 1 over the training."""
-        raise NotImplementedError
 
+    @abstractmethod
     def encode(self, images: torch.Tensor, labels: torch.Tensor, steps: int, rng: torch.Generator) -> CausalLatent:
         """What the method keeps of pictures [B, C, H, W] in -1..1.
 
@@ -57,19 +59,18 @@ class Method(nn.Module):
         steps : of its sampler, if it has one
         rng : of whatever is random, on the CPU
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def intervened(self, latent: CausalLatent, do: Do) -> CausalLatent:
         """The same under an intervention: for each index of a variable its new places [B, width of the variable]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, latent: CausalLatent) -> torch.Tensor:
         """Pictures [B, C, H, W] in -1..1 of what was encoded, or intervened on."""
-        raise NotImplementedError
 
     def code(self, images: torch.Tensor) -> Code | None:
         """Latents of pictures, those of a variable in one group; None for a method that has none."""
-        raise NotImplementedError
+        return None
 
     def save(self, path: Path) -> None:
         """Write the weights as safetensors, config, variables and provenance in the header."""
