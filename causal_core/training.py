@@ -120,7 +120,7 @@ class Training:
         newest, fresh = folder / CHECKPOINT, folder / f"next-{CHECKPOINT}"
         try:
             write_tensors(fresh, tensors, document)
-            # A crash between the two renames leaves the previous checkpoint and the fresh one; resume() takes either.
+            # A crash between the renames leaves the fresh one under its first name, where resume() looks too.
             if newest.exists():
                 os.replace(newest, folder / PREVIOUS)
             os.replace(fresh, newest)
@@ -139,7 +139,9 @@ class Training:
             If there are checkpoints but none can be read, or they belong to another run.
         """
         errors = []
-        for path in (folder / CHECKPOINT, folder / PREVIOUS):
+        for part in folder.glob(f"*{CHECKPOINT}.*.part"):  # of a run that was killed while it wrote
+            part.unlink(missing_ok=True)
+        for path in (folder / f"next-{CHECKPOINT}", folder / CHECKPOINT, folder / PREVIOUS):
             if not path.exists():
                 continue
             try:
@@ -168,7 +170,10 @@ class Training:
                 self.optimizer.state[parameter] = {
                     key: tensors[f"optimizer.{key}.{name}"].to(self.device) for key in ("step", "exp_avg", "exp_avg_sq")
                 }
-            self.noise.set_state(tensors["noise"])
+            if tensors["noise"].shape == self.noise.get_state().shape:
+                self.noise.set_state(tensors["noise"])
+            else:  # the run was begun on another kind of device
+                self.noise.manual_seed(document["step"])
             self.choices.bit_generator.state = document["choices"]
             self.step, self.images = document["step"], document["images"]
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
@@ -219,13 +224,13 @@ def run(
     Raises
     ------
     CounterfactError
-        If the loss is no longer finite; the last checkpoint is from before.
+        If the loss is no longer finite, and the last checkpoint is from before; if the log cannot be written.
     """
     steps = math.ceil(images / training.plan.batch)
     saved = sampled = logged = time.monotonic()
     recent: list[Losses] = []
     while training.step < steps:
-        with _kept(training, folder):
+        with _kept(training, folder, recent):
             if watch.stopped():
                 break
         terms = losses(training)
@@ -238,22 +243,21 @@ def run(
             recent.clear()
             entry = {"step": training.step, "images": training.images, **{k: round(v, 5) for k, v in means.items()}}
             if folder is not None:
-                with open(folder / LOG, "a", encoding="utf-8") as file:
-                    file.write(json.dumps(entry) + "\n")
+                _note(folder, entry)
             # Before a checkpoint, so that none is ever written of a model that has diverged.
             if not math.isfinite(means["loss"]):
-                raise CounterfactError(
-                    f"training diverged at step {training.step}: use another seed, or a lower learning rate"
-                )
+                raise _diverged(training)
             logged = now
             if folder is not None and now - saved > save_seconds:
                 training.save(folder)
                 saved = now
-        with _kept(training, folder):
+        with _kept(training, folder, recent):
             watch.progress(training.images, means)
             if now - sampled > sample_seconds:
                 watch.samples()
                 sampled = now
+    if not _sound(recent):
+        raise _diverged(training)
     if folder is not None:
         training.save(folder)
     if training.step >= steps:
@@ -262,13 +266,34 @@ def run(
     return False
 
 
+def _sound(recent: list[Losses]) -> bool:
+    """Whether the losses since the last look at them are finite, and so the model."""
+    return all(math.isfinite(terms["loss"].item()) for terms in recent)
+
+
+def _diverged(training: Training) -> CounterfactError:
+    return CounterfactError(f"training diverged at step {training.step}: use another seed, or a lower learning rate")
+
+
+def _note(folder: Path, entry: Mapping[str, Any]) -> None:
+    """Add a line to the log."""
+    try:
+        with open(folder / LOG, "a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+    except OSError as error:
+        raise CounterfactError(
+            f"run folder {folder}: the log cannot be written ({error.strerror}); make room and start the same command "
+            "again, it goes on from the last checkpoint"
+        ) from None
+
+
 @contextmanager
-def _kept(training: Training, folder: Path | None) -> Iterator[None]:
-    """Write a checkpoint before an exception leaves."""
+def _kept(training: Training, folder: Path | None, recent: list[Losses]) -> Iterator[None]:
+    """Write a checkpoint before an exception leaves, unless the model has diverged."""
     try:
         yield
     except BaseException:
-        if folder is not None:
+        if folder is not None and _sound(recent):
             training.save(folder)
         raise
 

@@ -50,7 +50,7 @@ def read_tensors(path: str | Path, kind: str, version: int) -> tuple[dict[str, t
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except OSError as error:
         raise CounterfactError(f"cannot read {path}: {error.strerror or 'no such file'}; check the path") from None
-    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (SafetensorError, ValueError, RecursionError) as error:  # ValueError: JSON, also its numbers and letters
         raise CounterfactError(f"{path} is damaged or no safetensors file ({error}); export it again") from None
     try:
         check_schema(document, kind, version)

@@ -78,7 +78,8 @@ def trained(
     InterruptProcessingException
         If ComfyUI's run was cancelled; a checkpoint is written before.
     """
-    source = FolderSource(images, labels, graph, settings["size"])
+    channels = None if start is None else start.config.channels
+    source = FolderSource(images, labels, graph, settings["size"], channels=channels)
     if start is None:
         config = AutoencoderConfig(**settings, channels=source.channels)
     elif start.config.size == settings["size"]:

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from ..concepts import Concept
-from ..errors import CounterfactError, unknown
+from ..concepts import Concept, Concepts
+from ..errors import CounterfactError, shorten, unknown
 from ..graph import CausalGraph
 
 LEAST = 1e-12
@@ -71,8 +71,10 @@ class Variable:
         if self.domain:
             matched = self._concept.match(value)
             return [float(v == matched) for v in self.domain]
-        number = _number(value, self.name)
         low, high = self.interval
+        number = _number(value)
+        if not math.isfinite(number):
+            raise CounterfactError(f"{self.name}: {shorten(value)} is no number; write one from {low:g} to {high:g}")
         if not low <= number <= high:
             if not clamp:
                 raise CounterfactError(
@@ -89,14 +91,11 @@ class Variable:
         return repr(sum(self.interval) / 2 + places[0] * self.half)
 
 
-def _number(value: str, name: str) -> float:
+def _number(value: str) -> float:
     try:
-        number = float(value)
+        return float(value)
     except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise CounterfactError(f"{name}: {value!r} is no number")
-    return number
+        return math.nan
 
 
 @dataclass(frozen=True)
@@ -198,16 +197,14 @@ class Coding:
     def from_dict(cls, data: Any) -> Coding:
         """The inverse of :meth:`to_dict`; raises CounterfactError for anything else."""
         try:
-            names = [str(item["name"]) for item in data]
-            variables = tuple(
-                Variable(
-                    Concept(str(item["name"])).name,
-                    tuple(map(str, item["domain"])),
-                    tuple(map(float, item["interval"])) if item["interval"] else None,
+            concepts = Concepts(
+                tuple(
+                    Concept(str(item["name"]), tuple(map(str, item["domain"])), interval=item["interval"])
+                    for item in data
                 )
-                for item in data
             )
-            return cls(variables, tuple(tuple(names.index(p) for p in item["parents"]) for item in data))
+            variables = tuple(Variable(c.name, c.domain, c.interval) for c in concepts)
+            return cls(variables, tuple(tuple(concepts.names.index(p) for p in item["parents"]) for item in data))
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, CounterfactError):
                 raise

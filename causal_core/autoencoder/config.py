@@ -137,7 +137,10 @@ PAPER: dict[str, Any] = {
 
 PRESETS = {
     "pendulum": AutoencoderConfig("pendulum", world="pendulum", shift=3.0, batch=16, learning_rate=7e-4),
-    "cottage": AutoencoderConfig("cottage", world="cottage", encoder_widths=(32, 64, 96, 128), residual=32),
+    "cottage": AutoencoderConfig(
+        "cottage", world="cottage", encoder_widths=(32, 64, 96, 128), residual=32, shift=3.0, batch=16,
+        learning_rate=7e-4,
+    ),  # fmt: skip
     "digits": AutoencoderConfig("digits", world="digits", size=32, channels=1, patch=2, residual=16),
 }
 

@@ -42,10 +42,11 @@ class FolderSource:
     size : side of the pictures in pixels
     labelled : share of the pictures whose labels are used, 0 to 1
     resize : whether pictures of another size are scaled and cut; otherwise they are an error
+    channels : 3, or 1 for grey pictures alone; without it 1 if all pictures are grey, else 3
 
     Attributes
     ----------
-    channels : 1 if all pictures are grey, else 3
+    channels : 1 or 3
     left_out : why a picture cannot be read, by its name
 
     Raises
@@ -63,9 +64,15 @@ class FolderSource:
         size: int,
         labelled: float = 1.0,
         resize: bool = True,
+        channels: int | None = None,
     ) -> None:
         self.folder, self.size, self.resize = Path(images), int(finite(size, "size", 1, 8192)), resize
         graph = graph if isinstance(graph, CausalGraph) else read_graph(graph)
+        if graph.confounded:
+            log.warning(
+                "graph: an autoencoder knows no hidden causes, so what these do to each other may be learnt wrong: %s",
+                ", ".join(f"{a} <-> {b}" for a, b in graph.confounded[:NAMED]),
+            )
         found = _pictures(self.folder)
         read = read_labels(Path(labels) if labels is not None else None, graph, found)
         self.coding = read.coding
@@ -83,7 +90,9 @@ class FolderSource:
         self.labels[~spread(range(len(kept)), finite(labelled, "labelled", 0.0, 1.0))] = torch.nan
         self._kept: dict[int, np.ndarray] = {}
         self._room = CACHE_BYTES
-        self.channels = self._channels([modes[i] for i in kept])
+        self.channels = 3 if channels == 3 else self._channels([modes[i] for i in kept])
+        if channels == 1 != self.channels:
+            raise CounterfactError("images: some are in colour, the trained weights are of grey ones; make them grey")
         self.key = f"folder-{self.size}-{len(self)}-{self._digest()}-{labelled:g}"
         self._read(0)
 

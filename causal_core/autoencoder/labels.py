@@ -228,7 +228,8 @@ def _relative(cell: str, where: str) -> str:
 def _settle(concept: Concept, cells: Sequence[Cell], where: str) -> tuple[Concept, dict[int, str]]:
     """The concept with its domain or interval, and the labels by picture."""
     known = [cell for cell in cells if folded(cell.words) not in UNKNOWN or _spelled(cell.words, concept.domain)]
-    numbers = [_number(cell.words) for cell in known]
+    # With a decimal comma too: else a column of such numbers would be read as texts.
+    numbers = [_number(cell.words.replace(",", ".")) for cell in known]
     numeric = concept.interval is not None
     if not numeric and not concept.domain:
         # A stray word among numbers is a mistake, and so is a stray number among words.

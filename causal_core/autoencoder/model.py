@@ -182,15 +182,25 @@ class CausalAutoencoder(nn.Module):
         """
         tensors, document = read_tensors(path, KIND, SCHEMA_VERSION)
         try:
-            model = cls(
-                AutoencoderConfig.from_dict(document["config"]),
-                Coding.from_dict(document["variables"]),
-                document["provenance"],
-            )
+            config, coding = AutoencoderConfig.from_dict(document["config"]), Coding.from_dict(document["variables"])
+            _check_shapes(cls, config, coding, tensors)
+            model = cls(config, coding, document["provenance"])
             model.load_state_dict(tensors)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CounterfactError(f"{path} is no usable autoencoder ({error}); download or export it again") from None
         return model.float().to(device).eval().requires_grad_(False)
+
+
+def _check_shapes(
+    kind: type[nn.Module], config: AutoencoderConfig, coding: Coding, tensors: Mapping[str, torch.Tensor]
+) -> None:
+    """Raise ValueError if tensors are not those of a config, before its sizes take memory."""
+    with torch.device("meta"):
+        wanted = {name: tuple(t.shape) for name, t in kind(config, coding).state_dict().items()}
+    found = {name: tuple(t.shape) for name, t in tensors.items()}
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            raise ValueError(f"{name} is {found.get(name, 'not there')}, its config wants {wanted.get(name, 'none')}")
 
 
 def _between(factual: Denoiser, changed: Denoiser, strength: float) -> Denoiser:

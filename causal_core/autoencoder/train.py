@@ -14,6 +14,7 @@ import json
 import logging
 import multiprocessing
 import os
+import shutil
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -24,7 +25,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..errors import CounterfactError, finite
+from ..errors import CounterfactError, finite, identifier
 from ..training import Plan, Training, Watch, save_grid, stop_signals
 from ..training import run as fit
 from ..worlds import dataset
@@ -101,7 +102,7 @@ class Trainer(Training):
         self.shared = Objective(model, cuda if half is None else half)
         if accelerator is not None:
             self.shared = accelerator.prepare(self.shared)
-        elif cuda and importlib.util.find_spec("triton"):
+        elif cuda and _compiles():
             model.decoder.unet.compile()
 
     def resume(self, folder: Path) -> bool:
@@ -126,6 +127,12 @@ class Trainer(Training):
             "pictures": len(self.source),
         } | ({"start": self.before} if self.before else {})  # fmt: skip
         self.average.save(path)
+
+
+def _compiles() -> bool:
+    """Whether torch.compile can work on a GPU: triton needs a C compiler, and has one of its own on Windows alone."""
+    compilers = (os.environ.get("CC") or "cc", "gcc", "clang")
+    return importlib.util.find_spec("triton") is not None and (os.name == "nt" or any(map(shutil.which, compilers)))
 
 
 def _take_over(model: CausalAutoencoder, start: CausalAutoencoder) -> None:
@@ -216,7 +223,10 @@ def train(
     Raises
     ------
     CounterfactError
-        If checkpoints in the folder belong to another run, the loss diverges, the disk is full or there is no picture.
+        If checkpoints in the folder belong to another run, the loss diverges, a checkpoint cannot be written, there is
+        no such device or no picture.
+    OSError
+        If the run folder cannot be made, or the weights cannot be written.
     """
     from tqdm import tqdm
 
@@ -227,6 +237,10 @@ def train(
     device = str(accelerator.device) if accelerator else device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise CounterfactError(f'device: "{device}" needs a CUDA GPU and there is none; use cpu')
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise CounterfactError(f'device: there is no "{device}"; use cpu, or cuda for a GPU') from None
     run = Trainer(config, source, seed, device, accelerator, half, start)
     run.resume(folder)
     weights = Path(weights or folder / f"{config.name}.safetensors")
@@ -254,8 +268,10 @@ def _accelerator() -> Any:
     """What `accelerate launch` has set up for several processes; None for one."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return None
-    from accelerate import Accelerator
-
+    try:
+        from accelerate import Accelerator
+    except ImportError:
+        raise CounterfactError("several processes need the package accelerate: run pip install accelerate") from None
     return Accelerator(cpu=not torch.cuda.is_available())
 
 
@@ -289,7 +305,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, help="side of the pictures in pixels")
     parser.add_argument(
         "--objective", choices=("ours", "paper"), default="ours",
-        help="paper: losses, weights and optimizer as the published code of CausalDiffAE has them",
+        help="paper: losses, their weights and learning rate as the published code of CausalDiffAE has them",
     )  # fmt: skip
     parser.add_argument("--start", type=Path, metavar="WEIGHTS", help="begin with these weights, not with random ones")
     parser.add_argument("--run", type=Path, help="run folder; a stopped run goes on in it")
@@ -310,31 +326,55 @@ def read_config(name: str) -> AutoencoderConfig:
     if not name.endswith(".json"):
         return get_config(name)
     try:
-        return AutoencoderConfig.from_dict(json.loads(Path(name).read_text("utf-8")))
-    except (OSError, ValueError) as error:
+        return AutoencoderConfig.from_dict(json.loads(Path(name).read_text("utf-8-sig")))
+    except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, CounterfactError):
             raise
         raise CounterfactError(f"--config: cannot read {name} ({error})") from None
 
 
+def check(args: argparse.Namespace) -> None:
+    """Raise CounterfactError if options make no sense, alone or together."""
+    least = {"size": 1, "seen": 1, "batch": 1, "pictures": 1, "seed": 0}
+    for name, low in least.items():
+        if getattr(args, name) is not None:
+            finite(getattr(args, name), f"--{name}", low, 2**53)
+    finite(args.labelled, "--labelled", 0.0, 1.0)
+    finite(args.threads, "--threads", 1, 256)
+    if args.images is None and (args.labels is not None or args.graph is not None):
+        raise CounterfactError("--labels and --graph belong to --images DIR; add it, or leave them out")
+
+
 def main(args: argparse.Namespace) -> None:
     """Run the training command."""
+    check(args)
     changes = {"size": args.size, "images": args.seen, "batch": args.batch}
     changes = {key: value for key, value in changes.items() if value is not None}
     start = None if args.start is None else CausalAutoencoder.load(args.start)
     config = start.config if start and args.config is None else read_config(args.config or "pendulum")
     config = replace(config, **changes, **(PAPER if args.objective == "paper" else {}))
-    finite(args.labelled, "--labelled", 0.0, 1.0)
-    finite(args.threads, "--threads", 1, 256)
     torch.set_num_threads(args.threads)
     if args.images is not None:
         from .folder import FolderSource
 
-        source: Source = FolderSource(args.images, args.labels, args.graph, config.size, labelled=args.labelled)
+        channels = None if start is None else config.channels
+        source: Source = FolderSource(
+            args.images, args.labels, args.graph, config.size, labelled=args.labelled, channels=channels
+        )
         config = replace(config, name="custom", world="", channels=source.channels)
-    else:
-        source = world_source(config, args.pictures, args.labelled, all_now=_accelerator() is not None)
+    elif not config.world:
+        raise CounterfactError("that config is of no world: add --images DIR, or choose another with --config")
+    # It becomes a file name, and may come from a file of somebody else's.
+    config = replace(config, name=identifier(config.name, "the config's name"))
     folder = args.run or Path("runs", config.name)
-    weights = train(config, source, folder, args.device, args.seed, half=args.bf16, start=start)
+    try:
+        if args.images is None:
+            source = world_source(config, args.pictures, args.labelled, all_now=_accelerator() is not None)
+        weights = train(config, source, folder, args.device, args.seed, half=args.bf16, start=start)
+    except OSError as error:
+        raise CounterfactError(
+            f"--run: {error.filename or folder} cannot be written ({error.strerror}); make room, or choose another "
+            "folder; started again, a run goes on from its last checkpoint"
+        ) from None
     if not int(os.environ.get("RANK", "0")):
         print(f"weights: {weights}")

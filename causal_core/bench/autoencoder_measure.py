@@ -55,7 +55,7 @@ def split(source: Source) -> tuple[Part, np.ndarray]:
     """The pictures of a source to train on, and the numbers of those to test on."""
     numbers = np.arange(len(source))
     test = spread(numbers, TEST_SHARE).numpy()
-    if not test.any() or test.all():
+    if test.sum() < 2 or test.all():  # a distance of distributions needs two
         raise CounterfactError(
             f"the folder has {len(source)} usable pictures: too few to train on some and test others"
         )
@@ -285,7 +285,10 @@ def as_shown(pictures: torch.Tensor) -> torch.Tensor:
 
 def clock(device: str) -> float:
     """Seconds: of CPU time, which other programs change less, or with a GPU by the clock on the wall."""
-    return time.perf_counter() if device.startswith("cuda") else time.process_time()
+    if not device.startswith("cuda"):
+        return time.process_time()
+    torch.cuda.synchronize(device)  # what was begun is done
+    return time.perf_counter()
 
 
 def speed(setup: Setup, name: str, batch: int) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 from dataclasses import replace
@@ -10,6 +11,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import save as serialize
 
 from causal_core.autoencoder import diffusion
 from causal_core.autoencoder.coding import Coding, Variable
@@ -26,12 +29,14 @@ from causal_core.autoencoder.objective import (
     mechanism_loss,
     objective,
 )  # fmt: skip
-from causal_core.autoencoder.train import Trainer, train
+from causal_core.autoencoder.train import KIND, Trainer, _compiles, add_arguments, main, train
 from causal_core.autoencoder.traversal import sheet, sweep, traverse
 from causal_core.concepts import Concept, Concepts
 from causal_core.errors import CounterfactError
 from causal_core.graph import CausalGraph
-from causal_core.training import CHECKPOINT, PREVIOUS, Watch
+from causal_core.training import CHECKPOINT, LOG, PREVIOUS, Watch
+from causal_core.training import run as fit
+from causal_core.weights import METADATA_KEY, read_tensors, write_tensors
 
 TINY = AutoencoderConfig(
     "tiny", size=16, patch=2, widths=(32, 32), attention_levels=1, encoder_widths=(8, 16), encoder_hidden=16,
@@ -103,7 +108,7 @@ def test_variables_stand_causes_first_and_values_survive():
     ("name", "value", "match"),
     [
         ("sun", "11", "outside 0..10"),
-        ("sun", "warm", "no number"),
+        ("sun", "warm", "no number; write one from 0 to 10"),
         ("sun", "nan", "no number"),
         ("mood", "angry", "Known values: low, fair, high"),
         ("snu", "1", "Did you mean 'sun'"),
@@ -124,7 +129,14 @@ def test_a_variable_needs_values_or_an_interval(domain, interval):
         Variable("x", domain, interval)
 
 
-@pytest.mark.parametrize("data", [None, [], [{}], [{"name": "a", "domain": [], "interval": [0, 1], "parents": ["b"]}]])
+NUMBER = {"name": "a", "domain": [], "interval": [0, 1], "parents": []}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [None, [], [{}], [{**NUMBER, "parents": ["b"]}], [NUMBER, NUMBER], [{**NUMBER, "interval": [0, math.inf]}],
+     [{**NUMBER, "domain": ["x", "x"], "interval": None}]],
+)  # fmt: skip
 def test_damaged_variables_are_refused(data):
     with pytest.raises(CounterfactError):
         Coding.from_dict(data)
@@ -266,15 +278,18 @@ def test_weights_survive_and_damaged_ones_are_refused(tmp_path):
 
 
 def test_a_header_that_lies_about_sizes_is_refused_before_memory_is_taken(tmp_path):
-    path = tmp_path / "huge.safetensors"
-    model = _model()
+    path, model = tmp_path / "huge.safetensors", _model()
+    # 2 TB, and the tensors do not fit them.
+    model.config = replace(TINY, size=512, encoder_widths=(4096,), encoder_hidden=2048)
     model.save(path)
-    content = path.read_bytes()
-    # The config may claim sizes that no memory holds; the tensors do not fit them.
-    lie = content.replace(b'"encoder_hidden\\": 16', b'"encoder_hidden\\": 99')
-    assert lie != content
-    path.write_bytes(lie)
-    with pytest.raises(CounterfactError, match="no usable autoencoder"):
+    with pytest.raises(CounterfactError, match=r"no usable autoencoder \(.* its config wants"):
+        CausalAutoencoder.load(path)
+
+
+def test_a_number_of_thousands_of_digits_is_a_damaged_header(tmp_path):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(serialize({"x": torch.zeros(1)}, {METADATA_KEY: '{"kind": ' + "1" * 6000 + "}"}))
+    with pytest.raises(CounterfactError, match="damaged or no safetensors file"):
         CausalAutoencoder.load(path)
 
 
@@ -513,6 +528,49 @@ def test_a_kill_at_any_moment_leaves_a_checkpoint(tmp_path, monkeypatch, killed)
     assert again.resume(tmp_path) and again.step == 1
 
 
+def test_a_kill_between_the_renames_costs_nothing(tmp_path):
+    trainer = Trainer(TINY, Squares())
+    trainer.save(tmp_path)
+    trainer.update(trainer.losses()["loss"], 10)
+    trainer.save(tmp_path)
+    (tmp_path / CHECKPOINT).replace(tmp_path / f"next-{CHECKPOINT}")
+    (tmp_path / f"next-{CHECKPOINT}.7.part").write_bytes(b"half")
+    again = Trainer(TINY, Squares())
+    assert again.resume(tmp_path) and again.step == 1
+    again.save(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {CHECKPOINT, PREVIOUS}
+
+
+def test_a_run_goes_on_with_another_kind_of_device(tmp_path):
+    Trainer(TINY, Squares()).save(tmp_path)
+    tensors, document = read_tensors(tmp_path / CHECKPOINT, KIND, 1)
+    # As much as a GPU's generator has.
+    write_tensors(tmp_path / CHECKPOINT, tensors | {"noise": torch.zeros(16, dtype=torch.uint8)}, document)
+    assert Trainer(TINY, Squares()).resume(tmp_path)
+
+
+def test_a_model_that_has_diverged_is_never_kept(tmp_path, monkeypatch):
+    def losses(run):
+        return {"loss": Trainer.losses(run)["loss"] * math.nan}
+
+    with pytest.raises(CounterfactError, match="diverged at step 1"):
+        fit(Trainer(TINY, Squares()), tmp_path, 16, losses, Stops(1))
+
+    def cancelled(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Stops, "progress", cancelled)
+    with pytest.raises(KeyboardInterrupt):
+        fit(Trainer(TINY, Squares()), tmp_path, 16, losses, Stops(1))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_log_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / LOG).mkdir()
+    with pytest.raises(CounterfactError, match="the log cannot be written .*goes on from the last checkpoint"):
+        train(replace(TINY, images=4), Squares(), tmp_path, "cpu", watch=lambda _: Watch())
+
+
 def test_a_full_disk_is_told_and_costs_no_checkpoint(tmp_path, monkeypatch):
     trainer = Trainer(TINY, Squares())
     trainer.save(tmp_path)
@@ -534,6 +592,44 @@ def test_pictures_of_another_size_and_empty_sources_are_refused(tmp_path):
     empty.images = empty.images[:0]
     with pytest.raises(CounterfactError, match="no picture"):
         train(TINY, empty, tmp_path, "cpu")
+
+
+def test_a_device_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(CounterfactError, match='device: there is no "gpu"; use cpu'):
+        train(TINY, Squares(), tmp_path, "gpu")
+
+
+def test_compiling_needs_a_compiler(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: object())
+    monkeypatch.setattr("os.name", "posix")
+    for found in (None, "/usr/bin/cc"):
+        monkeypatch.setattr("shutil.which", lambda _, found=found: found)
+        assert _compiles() == bool(found)
+
+
+@pytest.mark.parametrize(
+    ("words", "config", "message"),
+    [
+        (("--seed", "-1"), {}, "--seed must be a number from 0"),
+        (("--seen", "0"), {}, "--seen must be a number from 1"),
+        (("--pictures", "0"), {}, "--pictures must be a number from 1"),
+        (("--labels", "a.csv"), {}, "--labels and --graph belong to --images"),
+        ((), {}, "of no world: add --images DIR"),
+        ((), {"world": "pendulum", "name": "../elsewhere"}, "the config's name .* may only have letters"),
+        (("--images", "pictures", "--graph", "graph.json", "--run", "graph.json"), {}, "--run: graph.json cannot be"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_told(tmp_path, monkeypatch, words, config, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    Image.fromarray(Squares().images[0]).save(tmp_path / "pictures" / "a.png")
+    (tmp_path / "graph.json").write_text(GRAPH.to_json())
+    (tmp_path / "tiny.json").write_text(json.dumps({**TINY.to_dict(), **config}), "utf-8-sig")
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    with pytest.raises(CounterfactError, match=message):
+        main(parser.parse_args(["--config", "tiny.json", *words]))
+    assert {path.name for path in tmp_path.iterdir()} == {"pictures", "graph.json", "tiny.json"}
 
 
 def test_scenes_of_a_noisy_world_may_leave_the_interval(tmp_path, monkeypatch):

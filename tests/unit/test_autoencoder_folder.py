@@ -114,6 +114,21 @@ def test_grey_pictures_have_one_channel_however_they_are_saved(tmp_path, mode):
     assert found.channels == 3 and np.array_equal(found.batch([1])[0][0], grey)
 
 
+def test_how_many_channels_may_be_asked_for(data):
+    with pytest.raises(CounterfactError, match="images: some are in colour, the trained weights are of grey ones"):
+        source(data, channels=1)
+    for path in (data / "images").iterdir():
+        save(path, np.full((SIZE, SIZE), 7))
+    assert source(data, channels=1).channels == source(data).channels == 1
+    found = source(data, channels=3)
+    assert found.channels == 3 and found.batch([0])[0].shape == (1, SIZE, SIZE, 3)
+
+
+def test_hidden_common_causes_are_warned_of(data, caplog):
+    source(data, graph=CausalGraph.from_edges(GRAPH.edges, [("angle", "kind")], GRAPH.concepts))
+    assert "no hidden causes" in caplog.text and "angle <-> kind" in caplog.text
+
+
 def test_pictures_of_any_size_are_scaled_and_cut_to_the_central_square():
     picture = np.zeros((40, 100, 3), np.uint8)
     picture[:, 12:88] = (10, 200, 30)  # the filter looks a little beyond the square
@@ -253,6 +268,7 @@ GOOD = ("0.png,1,2,a,", "1.png,3,4,b,", "2.png,5,6,a,")
         ({"rows": ("0.png,1,2,a,", *GOOD[1:], "0.png,2,2,a,")}, r"line 5 .*'0\.png', and so has line 2"),
         ({"rows": ("0.png,1,2,a,", "1.png,steep,4,b,", "2.png,5,6,a,")}, r"'angle', line 3: 'steep' is no number"),
         ({"rows": ("0.png,1,2,a,", '1.png,"1,5",4,b,', "2.png,5,6,a,")}, r"line 3: '1,5' .*decimal point"),
+        ({"rows": ('0.png,"1,2",2,a,', '1.png,"1,5",4,b,', '2.png,"3,1",6,a,')}, r"line 2: '1,2' .*decimal point"),
         ({"rows": ("0.png,1,2,a,", "1.png,inf,4,b,", "2.png,5,6,a,")}, r"line 3: 'inf' is no number"),
         ({"rows": ("0.png,1,2,a,", "1.png,1,4,b,", "2.png,1,6,a,")}, r"column 'angle' needs .* all are 1:"),
         ({"rows": ("0.png,,2,a,", "1.png,,4,b,", "2.png,,6,a,")}, r"column 'angle' needs .* there is none"),

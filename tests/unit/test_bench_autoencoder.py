@@ -364,6 +364,17 @@ def test_the_replica_has_parents_noises_and_no_descendants_of_a_middle_variable(
         assert (after.z[:, 1] == 0.75).all() and torch.equal(after.z[:, [0, 2]], before.z[:, [0, 2]])
 
 
+def test_the_papers_weight_rises_with_the_training_of_ours(pendulum):
+    from causal_core.autoencoder.data import as_batch
+
+    method, batch = METHODS["ours"](replace(TINY, ramp=2), pendulum.coding), as_batch(pendulum, range(4))
+    for progress, weight in ((0.0, 0.0), (0.5, 0.5), (1.0, 1.0)):
+        terms = method.losses(batch, torch.Generator().manual_seed(0), progress)
+        rest = sum(getattr(TINY, name) * terms[name] for name in ("alignment", "mechanism", "prior", "independence"))
+        expected = (terms["diffusion"] + weight * rest).item()
+        assert terms["loss"].item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_the_replicas_weight_rises_with_the_training(pendulum):
     from causal_core.autoencoder.data import as_batch
 
@@ -470,6 +481,21 @@ def test_a_folder_is_split_into_parts_that_share_nothing():
     chosen = measure.chosen_numbers(1, 10, test)
     assert len(set(chosen)) == 10 and set(chosen) <= set(test.tolist())
     assert isinstance(train, Part) and np.array_equal(train.batch([0])[0], Brightness().batch(train.indices[:1])[0])
+
+
+def test_a_folder_that_is_too_small_is_told():
+    class Three(Brightness):
+        def __len__(self):
+            return 3
+
+    with pytest.raises(CounterfactError, match="the folder has 3 usable pictures: too few"):
+        measure.split(Three())
+
+
+def test_the_clock_waits_for_the_gpu(monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    assert measure.clock("cuda:0") > 0 and measure.clock("cpu") > 0 and waited == ["cuda:0"]
 
 
 def test_speed_and_memory_are_those_of_this_process(setup):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,7 +41,8 @@ class Ours(Method):
         return method.eval().requires_grad_(False)
 
     def losses(self, batch: Batch, rng: torch.Generator, progress: float) -> dict[str, torch.Tensor]:
-        return objective(self.model, batch, rng)
+        steps = math.ceil(self.config.images / self.config.batch)
+        return objective(self.model, batch, rng, round(progress * steps))
 
     def encode(self, images: torch.Tensor, labels: torch.Tensor, steps: int, rng: torch.Generator) -> CausalLatent:
         return self.model.encode(images, steps)
