@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -104,8 +105,11 @@ class TrainAutoencoder(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, images: str = "", labels: str = "", **_) -> str:
         root = Path(folder_paths.get_input_directory())
-        places = [root / name for name in (images, labels) if name]
-        return " ".join(f"{place.stat().st_mtime_ns} {place.stat().st_size}" for place in places if place.exists())
+        found = [root / labels] if labels else []
+        found += sorted(path for path in (root / images).rglob("*") if path.is_file()) if images else []
+        states = [(path, path.stat()) for path in found if path.exists()]
+        told = "\n".join(f"{path} {state.st_mtime_ns} {state.st_size}" for path, state in states)
+        return hashlib.sha256(told.encode()).hexdigest()
 
     @classmethod
     def execute(
@@ -120,7 +124,8 @@ class TrainAutoencoder(io.ComfyNode):
         from .autoencoder_run import trained
 
         name = identifier(name, "name")
-        weights, run = target(name), Path(folder_paths.get_output_directory(), *RUNS, name)
+        run = Path(folder_paths.get_output_directory(), *RUNS, name)
+        weights = target(name, run)
         folders, tables = offered()
         pictures, table = chosen("images", images, folders), chosen("labels", labels, tables)
         settings = {"name": name, "size": size, "images": seen, "batch": batch, "learning_rate": learning_rate}
@@ -142,12 +147,17 @@ def chosen(what: str, name: str, known: Sequence[str]) -> Path:
     return Path(folder_paths.get_input_directory(), name)
 
 
-def target(name: str) -> Path:
-    """The file for the weights; raises CounterfactError if something else is there already."""
+def target(name: str, run: Path) -> Path:
+    """The file for the weights of a run; raises CounterfactError if one is there that the run did not make."""
     file = f"{name}.safetensors"
-    if own_files().get(file, AUTOENCODER) != AUTOENCODER:
+    found = own_files().get(file)
+    if found not in (None, AUTOENCODER):
         raise CounterfactError(
             f"name: models/{FOLDER}/{file} is there already and is no autoencoder; choose another name"
+        )
+    if found and not run.exists():
+        raise CounterfactError(
+            f"name: models/{FOLDER}/{file} is there already, and the run that made it is not; choose another name"
         )
     return Path(folder_paths.get_folder_paths(FOLDER)[0], file)
 

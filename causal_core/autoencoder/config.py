@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from ..errors import CounterfactError, finite, unknown
+from ..errors import CounterfactError, finite, identifier, unknown
 
 PREDICTIONS, SCHEDULES, WEIGHTINGS = ("v", "epsilon"), ("cosine", "linear"), ("min_snr", "uniform")
 TERMS = ("means", "sums")
+MOST_LEVELS = 12
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class AutoencoderConfig:
 
     Attributes
     ----------
-    name : name of the preset
+    name : name of the preset, and of the file of weights
     world : world whose scenes it is trained on; empty for a folder of images
     size, channels : side of the square pictures in pixels, and 3 for colour or 1 for grey
     patch : side in pixels of the square that becomes one position of the decoder
@@ -27,8 +28,8 @@ class AutoencoderConfig:
     residual : numbers of the residual code, which holds what no variable says
     prediction, schedule, weighting : what the decoder predicts ("v", or the paper's "epsilon"), the noise levels
         ("cosine", or the paper's "linear") and the loss weight over them ("min_snr", or the paper's "uniform")
-    shift : factor on the noise levels that are trained on: more than 1, and more of the training goes into levels at
-        which only the latents say what is where (Hoogeboom et al. 2023); the paper has 1
+    shift : factor on the noise levels that are trained on, at most 3: more than 1, and more of the training goes into
+        levels at which only the latents say what is where (Hoogeboom et al. 2023); the paper has 1
     alignment, mechanism, prior, independence : weights of the loss terms, see :mod:`.objective`
     terms : whether these terms are "means" over variables and places, or the paper's divergences, which are "sums"
     ramp : steps in which their weights rise from 0, linearly; the paper's 50,000, or 0 for none
@@ -70,18 +71,24 @@ class AutoencoderConfig:
     ema: float = 0.999
 
     def __post_init__(self) -> None:
+        identifier(self.name, "autoencoder config: name")
+        if not isinstance(self.world, str):
+            raise CounterfactError("autoencoder config: world must be the name of a world, or empty")
         for name in ("widths", "encoder_widths"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        sizes = ("size", "patch", "layers", "encoder_hidden", "batch", "images", "warm_up")
+        sizes = ("size", "patch", "encoder_hidden", "batch", "images", "warm_up")
         for name in sizes:
             self._whole(name, getattr(self, name), 1, 10**9 if name in ("images", "warm_up") else 8192)
+        self._whole("layers", self.layers, 1, 16)
         self._whole("channels", self.channels, 1, 4)
         self._whole("residual", self.residual, 1, 1024)
         for name in ("widths", "encoder_widths"):
             for width in getattr(self, name):
                 self._whole(name, width, 8, 4096)
-        if not self.widths or not self.encoder_widths:
-            raise CounterfactError("autoencoder config: widths and encoder_widths need at least one number each")
+        if not (1 <= len(self.widths) <= MOST_LEVELS and 1 <= len(self.encoder_widths) <= MOST_LEVELS):
+            raise CounterfactError(
+                f"autoencoder config: widths and encoder_widths need 1 to {MOST_LEVELS} numbers each"
+            )
         if any(w % 16 for w in self.widths) or any(w % 8 for w in self.encoder_widths):
             raise CounterfactError("autoencoder config: widths must be multiples of 16, encoder_widths of 8")
         self._whole("attention_levels", self.attention_levels, 0, len(self.widths))
@@ -100,7 +107,11 @@ class AutoencoderConfig:
                 raise unknown(f"{name} in the autoencoder config:", getattr(self, name), known, "choices")
         for name in ("alignment", "mechanism", "prior", "independence", "learning_rate"):
             finite(getattr(self, name), f"autoencoder config: {name}", 0.0, 1e6)
-        finite(self.shift, "autoencoder config: shift", 0.01, 100.0)
+        if self.prediction == "epsilon" and self.weighting != "uniform":
+            raise CounterfactError(
+                "autoencoder config: predicted noise (epsilon) can only be weighted uniform; choose that, or predict v"
+            )
+        finite(self.shift, "autoencoder config: shift", 0.1, 3.0)
         for name in ("label_share", "drop_all", "drop_one", "drop_residual", "ema"):
             finite(getattr(self, name), f"autoencoder config: {name}", 0.0, 1.0)
 

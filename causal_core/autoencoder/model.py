@@ -184,6 +184,8 @@ class CausalAutoencoder(nn.Module):
         try:
             config, coding = AutoencoderConfig.from_dict(document["config"]), Coding.from_dict(document["variables"])
             _check_shapes(cls, config, coding, tensors)
+            if not all(tensor.isfinite().all() for tensor in tensors.values()):
+                raise ValueError("some of its numbers are not finite")
             model = cls(config, coding, document["provenance"])
             model.load_state_dict(tensors)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -68,9 +68,7 @@ def alignment(coding: Coding, readings: torch.Tensor, labels: torch.Tensor, sums
     return _over_variables(terms, sums)
 
 
-def mechanism_loss(
-    model: CausalAutoencoder, z: torch.Tensor, free: torch.Tensor, sums: bool = False
-) -> torch.Tensor:
+def mechanism_loss(model: CausalAutoencoder, z: torch.Tensor, free: torch.Tensor, sums: bool = False) -> torch.Tensor:
     """How far latents z [B, width] are from what their parents let expect: a mean over variables with parents.
 
     Squared error of continuous variables, so that f is the conditional mean and u has mean 0; cross-entropy of others.
@@ -154,7 +152,8 @@ def objective(
     terms = {
         "diffusion": diffusion_loss(model, batch.images, model.decoder.context(seen, r, given), rng, half),
         "alignment": alignment(coding, readings, batch.labels, sums),
-        "mechanism": mechanism_loss(model, labels, batch.free, sums),
+        # In the bound, encoder and mechanisms share it; else mechanisms learn from labels as they are.
+        "mechanism": mechanism_loss(model, z if sums else labels, batch.free, sums),
         "prior": divergence.sum(1).mean() if sums else divergence.mean(),
         "independence": independence(mean, model.decoder.waves(labels)),
     }

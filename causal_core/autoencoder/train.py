@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..errors import CounterfactError, finite, identifier
+from ..errors import CounterfactError, finite
 from ..training import Plan, Training, Watch, save_grid, stop_signals
 from ..training import run as fit
 from ..worlds import dataset
@@ -42,6 +42,8 @@ log = logging.getLogger("counterfact")
 
 KIND = "counterfact.autoencoder-training"
 FIRST_SHARDS = 2
+# Compute capability from which on GPUs have bfloat16.
+BFLOAT16 = 8
 SAMPLES = 4
 
 
@@ -64,7 +66,7 @@ class Trainer(Training):
     config, source : sizes and objective, and what to learn from
     seed : of the first weights and all random choices
     accelerator : of `accelerate`, when several processes train together
-    half : compute the decoder in bfloat16, in training only; without it on a GPU alone
+    half : compute the decoder in bfloat16, in training only; without it on a GPU that has it
     start : trained weights of the same sizes and variables to begin with, in place of random ones
     """
 
@@ -99,7 +101,9 @@ class Trainer(Training):
         self.source, self.rank, self.seed = source, rank, seed
         self.before = {} if start is None else start.provenance
         cuda = self.device.type == "cuda"
-        self.shared = Objective(model, cuda if half is None else half)
+        if half is None:
+            half = cuda and torch.cuda.get_device_capability(self.device)[0] >= BFLOAT16
+        self.shared = Objective(model, half)
         if accelerator is not None:
             self.shared = accelerator.prepare(self.shared)
         elif cuda and _compiles():
@@ -123,8 +127,8 @@ class Trainer(Training):
     def export(self, path: Path) -> None:
         """Write the averaged weights as the one file that :meth:`CausalAutoencoder.load` reads."""
         self.average.provenance = {
-            "images": self.images, "steps": self.step, "batch": self.plan.batch, "data": self.source.key,
-            "pictures": len(self.source),
+            "images": self.images + self.before.get("images", 0), "steps": self.step, "batch": self.plan.batch,
+            "data": self.source.key, "pictures": len(self.source),
         } | ({"start": self.before} if self.before else {})  # fmt: skip
         self.average.save(path)
 
@@ -210,7 +214,7 @@ def train(
     device : "cpu" or "cuda"; a GPU is used if there is one
     seed : of everything random
     watch : makes what is told of the run and may stop it, once the run is there; a progress bar without
-    half : compute the decoder in bfloat16, in training only; without it on a GPU alone
+    half : compute the decoder in bfloat16, in training only; without it on a GPU that has it
     save_seconds, sample_seconds : time between checkpoints and between samples
     weights : the file to write; without it `<config.name>.safetensors` in the run folder
     start : trained weights of the same sizes and variables to begin with; without it random ones
@@ -292,7 +296,7 @@ def world_source(config: AutoencoderConfig, pictures: int, labelled: float = 1.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``counterfact train autoencoder``."""
     parser.add_argument(
-        "--config", help=f"{', '.join(PRESETS)}, or a JSON file of a config; without it pendulum, or that of --start"
+        "--config", help=f"{', '.join(PRESETS)}, or a JSON file of a config; without it that of --start, else pendulum"
     )
     parser.add_argument("--images", type=Path, metavar="DIR", help="train on this folder of pictures")
     parser.add_argument(
@@ -351,7 +355,12 @@ def main(args: argparse.Namespace) -> None:
     changes = {"size": args.size, "images": args.seen, "batch": args.batch}
     changes = {key: value for key, value in changes.items() if value is not None}
     start = None if args.start is None else CausalAutoencoder.load(args.start)
-    config = start.config if start and args.config is None else read_config(args.config or "pendulum")
+    if args.config is not None:
+        config = read_config(args.config)
+    elif start is not None:
+        config = start.config
+    else:
+        config = get_config("pendulum") if args.images is None else AutoencoderConfig()
     config = replace(config, **changes, **(PAPER if args.objective == "paper" else {}))
     torch.set_num_threads(args.threads)
     if args.images is not None:
@@ -364,8 +373,6 @@ def main(args: argparse.Namespace) -> None:
         config = replace(config, name="custom", world="", channels=source.channels)
     elif not config.world:
         raise CounterfactError("that config is of no world: add --images DIR, or choose another with --config")
-    # It becomes a file name, and may come from a file of somebody else's.
-    config = replace(config, name=identifier(config.name, "the config's name"))
     folder = args.run or Path("runs", config.name)
     try:
         if args.images is None:

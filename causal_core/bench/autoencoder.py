@@ -115,10 +115,16 @@ def check(args: argparse.Namespace) -> None:
         raise CounterfactError("--images needs --labels FILE.csv and --graph GRAPH.json as well")
     if args.images is None and (args.labels is not None or args.graph is not None):
         raise CounterfactError("--labels and --graph belong to --images DIR; add it, or leave them out")
+    if args.weights is not None and args.config is not None:
+        raise CounterfactError("--config is of what is trained here, but --weights are there already; leave one out")
+    taken = {*METHODS, TRUTH}
     for word in args.also:
         name, _, path = word.partition("=")
-        if not name.isidentifier() or not path or name in (*METHODS, TRUTH):
-            raise CounterfactError(f"--also {word}: expected NAME=FILE with a name that no method has")
+        if not name.isidentifier() or not path or name in taken:
+            raise CounterfactError(f"--also {word}: expected NAME=FILE with a name that nothing else has")
+        taken.add(name)
+    if args.json is not None and not args.json.resolve().parent.is_dir():
+        raise CounterfactError(f"--json: there is no folder {args.json.parent}; make it first")
 
 
 def own_weights(args: argparse.Namespace) -> Path | None:
@@ -140,7 +146,10 @@ def sizes(args: argparse.Namespace, weights: Path | None) -> AutoencoderConfig:
                 f"--size {args.size}: the weights are of pictures of {config.size} pixels; leave it out"
             )
     else:
-        config = read_config(args.config or (args.world if args.world in PRESETS else "pendulum"))
+        if args.images is not None and args.config is None:
+            config = AutoencoderConfig()
+        else:
+            config = read_config(args.config or (args.world if args.world in PRESETS else "pendulum"))
         config = config if args.size is None else replace(config, size=args.size)
         budget = args.budget or config.images
     return replace(config, images=budget)
@@ -149,12 +158,15 @@ def sizes(args: argparse.Namespace, weights: Path | None) -> AutoencoderConfig:
 def prepare(args: argparse.Namespace) -> tuple[Setup, dict[str, Any]]:
     """Train what is missing, reader and methods; the setup, and where everything comes from."""
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise CounterfactError(f'--device: "{device}" needs a CUDA GPU and there is none; use cpu')
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise CounterfactError(f'--device: there is no "{device}"; use cpu, or cuda for a GPU') from None
     weights = own_weights(args)
     config = sizes(args, weights)
     if args.images is not None:
-        folder = Folder(args.images, args.labels, args.graph, config.size)
+        channels = None if weights is None else config.channels
+        folder = Folder(args.images, args.labels, args.graph, config.size, channels)
         whole = folder.source()
         source, test = split(whole)
         own, world = source, ""
@@ -164,8 +176,14 @@ def prepare(args: argparse.Namespace) -> tuple[Setup, dict[str, Any]]:
         config = replace(config, name=world, world=world) if weights is None else config
         source = world_source(replace(config, world=world), args.pictures, all_now=True)
         own = reader.UniformScenes(world, config.size)
-    if (source.size, source.channels) != (config.size, config.channels):
-        raise CounterfactError(f"the pictures have {source.channels} channels, the weights want {config.channels}")
+    given = {name: Path(path) for name, path in (word.split("=", 1) for word in args.also)}
+    for path in (*given.values(), *([] if weights is None else [weights])):
+        model = CausalAutoencoder.load(path)
+        if (model.coding, model.config.size, model.config.channels) != (source.coding, source.size, source.channels):
+            raise CounterfactError(
+                f"{path} has other variables, ranges, sizes or channels than the pictures that are measured on; check "
+                "--weights and --also"
+            )
     run = args.run or cache_dir() / "bench" / "autoencoder" / f"{world or args.images.resolve().name}-{config.size}"
     reading = reader.trained(own, args.reader_images, run)
     ready: dict[str, tuple[str, Path]] = {}
@@ -174,15 +192,11 @@ def prepare(args: argparse.Namespace) -> tuple[Setup, dict[str, Any]]:
             ready[name] = name, weights
         else:
             ready[name] = name, METHODS[name].trained(config, source, run, device=device)
-    ready |= {name: (OURS, Path(path)) for name, path in (word.split("=", 1) for word in args.also)}
+    ready |= {name: (OURS, path) for name, path in given.items()}
     made_with = {"reader": reading.provenance}
     for name, (kind, path) in ready.items():
         method = METHODS[kind].load(path)
         made_with[name] = method.provenance
-        if method.coding != source.coding or method.config.size != config.size:
-            raise CounterfactError(
-                f"{path} has other variables, ranges or sizes than the pictures that are measured on; check --weights"
-            )
         if method.provenance.get("images", config.images) != config.images:
             log.warning(
                 "%s has seen %s pictures in training, the budget is %d: they are no equals",

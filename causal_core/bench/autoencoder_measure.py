@@ -43,12 +43,13 @@ class Folder:
     labels: Path
     graph: Path
     size: int
+    channels: int | None
 
     def source(self) -> Source:
         """All of it."""
         from ..autoencoder.folder import FolderSource
 
-        return FolderSource(self.images, self.labels, self.graph, self.size)
+        return FolderSource(self.images, self.labels, self.graph, self.size, channels=self.channels)
 
 
 def split(source: Source) -> tuple[Part, np.ndarray]:

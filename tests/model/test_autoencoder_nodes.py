@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -559,3 +560,13 @@ class TestTraining:
         assert before == told(images="sky", labels="labels.csv", seen=6)
         os.utime(place / "input" / "labels.csv", (1, 1))
         assert told(images="sky", labels="labels.csv") != before
+        later = told(images="sky", labels="labels.csv")
+        os.utime(next((place / "input" / "sky" / "small").iterdir()), (1, 1))
+        assert told(images="sky", labels="labels.csv") != later, "a picture in a folder below has changed"
+
+    def test_weights_of_a_run_that_is_gone_are_not_overwritten(self, place, train, error):
+        train()
+        train(seen=14)
+        shutil.rmtree(place / "output" / "counterfact" / "training")
+        with pytest.raises(error, match="name: .*the run that made it is not; choose another name"):
+            train()

@@ -275,6 +275,10 @@ def test_weights_survive_and_damaged_ones_are_refused(tmp_path):
         assert damaged != whole
         with pytest.raises(CounterfactError):
             CausalAutoencoder.load(path)
+    model.encoder.head.bias[0] = math.nan
+    model.save(path)
+    with pytest.raises(CounterfactError, match="not finite"):
+        CausalAutoencoder.load(path)
 
 
 def test_a_header_that_lies_about_sizes_is_refused_before_memory_is_taken(tmp_path):
@@ -318,7 +322,8 @@ def test_configs_survive_json(name):
         {"size": 18}, {"widths": (30,)}, {"widths": ()}, {"prediction": "x"}, {"schedule": 3}, {"ema": 1.5},
         {"alignment": math.nan}, {"batch": 0}, {"residual": -1}, {"wide": 3}, {"encoder_widths": (9,)},
         {"attention_levels": 7}, {"widths": (32, 48), "attention_levels": 0}, {"size": True}, {"weighting": "x"},
-        {"shift": 0.0}, {"terms": "products"}, {"ramp": -1},
+        {"shift": 0.0}, {"shift": 3.5}, {"terms": "products"}, {"ramp": -1}, {"name": "../x"}, {"world": 5},
+        {"prediction": "epsilon"}, {"layers": 17}, {"encoder_widths": (8,) * 13},
     ],
 )  # fmt: skip
 def test_impossible_configs_are_refused(changes):
@@ -441,7 +446,7 @@ def test_training_may_begin_with_trained_weights(tmp_path):
     config = replace(TINY, images=TINY.batch, learning_rate=1e-9)
     path = train(config, Squares(), tmp_path, seed=1, watch=lambda run: Watch(), start=start)
     found = CausalAutoencoder.load(path)
-    assert found.provenance["start"] == {"images": 7} and found.provenance["images"] == TINY.batch
+    assert found.provenance["start"] == {"images": 7} and found.provenance["images"] == 7 + TINY.batch
     for name, value in start.state_dict().items():
         assert torch.allclose(found.state_dict()[name], value, atol=2e-3), name
 
@@ -615,7 +620,7 @@ def test_compiling_needs_a_compiler(monkeypatch):
         (("--pictures", "0"), {}, "--pictures must be a number from 1"),
         (("--labels", "a.csv"), {}, "--labels and --graph belong to --images"),
         ((), {}, "of no world: add --images DIR"),
-        ((), {"world": "pendulum", "name": "../elsewhere"}, "the config's name .* may only have letters"),
+        ((), {"world": "pendulum", "name": "../elsewhere"}, "config: name .* may only have letters"),
         (("--images", "pictures", "--graph", "graph.json", "--run", "graph.json"), {}, "--run: graph.json cannot be"),
     ],
 )

@@ -526,6 +526,10 @@ def options(*words):
         (("--graph", "graph.json"), "--images"),
         (("--also", "half"), "NAME=FILE"),
         (("--also", "replica=file"), "NAME=FILE"),
+        (("--also", "half=a", "half=b"), "NAME=FILE"),
+        (("--json", "nowhere/out.json"), "--json: there is no folder nowhere"),
+        (("--weights", "a.safetensors", "--config", "digits"), "leave one out"),
+        (("--device", "abacus"), '--device: there is no "abacus"'),
         (("--n", 1), "--n"),
         (("--weights", "nowhere.safetensors"), "nowhere"),
     ],
@@ -540,10 +544,10 @@ def test_weights_of_other_variables_are_told(monkeypatch, tmp_path, trained):
     monkeypatch.setenv("COUNTERFACT_CACHE", str(tmp_path))
     path = tmp_path / "other.safetensors"
     CausalAutoencoder(TINY, CHAIN).save(path)
-    with pytest.raises(CounterfactError, match="other variables"):
-        bench.prepare(
-            options("--weights", path, "--methods", "ours", "--pictures", 4, "--reader-images", 64, "--run", trained[0])
-        )
+    for words in (["--weights", path], ["--also", f"mine={path}"]):
+        with pytest.raises(CounterfactError, match="other variables"):
+            bench.prepare(options(*words, "--methods", "ours", "--pictures", 4, "--run", tmp_path / "run"))
+    assert not (tmp_path / "run").exists(), "told before anything is trained"
 
 
 def test_the_command_measures_a_world(trained, monkeypatch, tmp_path, capsys):

@@ -41,7 +41,7 @@ class Replica(Method):
     name = "replica"
 
     def __init__(self, config: AutoencoderConfig, coding: Coding) -> None:
-        config = replace(config, prediction="epsilon", schedule="linear", weighting="uniform")
+        config = replace(config, prediction="epsilon", schedule="linear", weighting="uniform", shift=1.0)
         super().__init__(config, coding)
         widths, dims = (config.channels, *config.encoder_widths), DIMS * len(coding.variables)
         layers: list[nn.Module] = []
