@@ -165,6 +165,11 @@ class Decode(io.ComfyNode):
                     tooltip="Move a number that is outside the range of its variable to the end of it. Off: it is an "
                     "error, since the autoencoder has never seen such pictures.",
                 ),
+                io.Float.Input(
+                    "kept", default=0.1, min=0.0, max=1.0, step=0.05, optional=True, advanced=True,
+                    tooltip="How much of the picture's noise stays where the intervention changes it. 1 keeps all, and "
+                    "remains of what was there may shine through; 0 keeps none. Elsewhere all of it stays.",
+                ),
             ],
             outputs=[
                 io.Image.Output(tooltip="The counterfactual pictures."),
@@ -178,13 +183,13 @@ class Decode(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, autoencoder, latent, intervention=None, strength: float = 1.0, clamp: bool = False
+        cls, autoencoder, latent, intervention=None, strength: float = 1.0, clamp: bool = False, kept: float = 0.1
     ) -> io.NodeOutput:
         autoencoder.require(latent)
         coding = autoencoder.model.coding
         with naming("intervention"):
             do = settled(coding, intervention.do if intervention else {}, clamp)
-        new = autoencoder.intervened(latent, do) if do else None
+        new = autoencoder.intervened(latent, do, kept) if do else None
         image = autoencoder.decode(latent, new, strength)
         was, now = ([readings(coding, z) for z in which.z] for which in (latent, new or latent))
         changes = [

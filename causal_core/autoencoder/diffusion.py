@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 
 from ..demo import schedule as cosine
 from ..errors import unknown
@@ -21,6 +22,9 @@ STEPS = cosine.STEPS
 SIGMA_MIN, SIGMA_MAX = 0.02, 40.0
 SIGMA_DATA = 0.5
 ROUNDS = 3
+# Where an intervention changes the first estimate of a picture in -1..1 by this, and as far around it in sides of the
+# picture, this share of x_T is kept.
+CHANGED, MARGIN, KEPT = 0.1, 1 / 21, 0.1
 
 Denoiser = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -84,3 +88,15 @@ def encode(denoise: Denoiser, x: torch.Tensor, rising: torch.Tensor, rounds: int
         for _ in range(rounds):
             x = (source - share * (denoise(x, level) - linear * x)) / (1 - share * (1 - linear))
     return x
+
+
+def released(noise: torch.Tensor, before: torch.Tensor, after: torch.Tensor, kept: float = KEPT) -> torch.Tensor:
+    """x_T with a share ``kept`` of itself where an intervention changes the picture, all [B, C, H, W].
+
+    Where latents say something else than before, what x_T holds is where the decoder erred on the factual picture: kept
+    whole, remains of what was there shine through. ``before`` and ``after`` are estimates of x0 from this x_T.
+    """
+    changed = (after - before).abs().amax(1, keepdim=True)
+    radius = max(1, round(MARGIN * changed.shape[-1]))
+    near = F.max_pool2d(changed, 2 * radius + 1, 1, radius) > CHANGED
+    return torch.where(near, kept * noise, noise)

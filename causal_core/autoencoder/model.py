@@ -2,7 +2,7 @@
 
 Encode: the picture's variables and residual code are read, their noise u abducted, and the decoder's ODE solved
 backwards to x_T. Decode: intervene, predict, and solve it forwards under the new latents, from the same x_T: what no
-latent says stays as it was.
+latent says stays as it was. Where the intervention changes the picture, little of x_T is kept.
 
     >>> model = CausalAutoencoder.load(weights)  # doctest: +SKIP
     >>> latent = model.encode(picture)  # doctest: +SKIP
@@ -23,7 +23,7 @@ from ..errors import CounterfactError, finite
 from ..weights import read_tensors, write_tensors
 from .coding import Coding
 from .config import AutoencoderConfig
-from .diffusion import ROUNDS, Denoiser, decode, encode, levels
+from .diffusion import KEPT, ROUNDS, Denoiser, decode, encode, levels, released
 from .mechanisms import Mechanisms
 from .networks import Decoder, Encoder
 
@@ -103,15 +103,39 @@ class CausalAutoencoder(nn.Module):
         x = encode(_watched(self._denoiser(self.decoder.context(z, r)), on_estimate), images, rising, rounds)
         return CausalLatent(z, self.mechanisms.abduct(z), r, x / rising[-1], steps)
 
-    def intervened(self, latent: CausalLatent, do: Mapping[str, str], clamp: bool = False) -> CausalLatent:
-        """The latents as they would have been under ``do``; residual and x_T stay."""
+    def intervened(
+        self, latent: CausalLatent, do: Mapping[str, str], clamp: bool = False, kept: float = KEPT
+    ) -> CausalLatent:
+        """The latents as they would have been under ``do``, see :meth:`held`.
+
+        Raises
+        ------
+        CounterfactError
+            If a variable or value is not known, or a number outside its interval (unless ``clamp`` moves it inside).
+        """
         held = {}
         for name, value in do.items():
             i = self.coding.index(name)
             vector = torch.tensor(self.coding.variables[i].vector(value, clamp)).to(latent.z)
             held[i] = vector.expand(len(latent.z), -1)
-        z = self.mechanisms.counterfactual(latent.z, held)
-        return replace(latent, z=z, u=self.mechanisms.abduct(z))
+        return self.held(latent, held, kept)
+
+    @torch.no_grad()
+    def held(self, latent: CausalLatent, do: Mapping[int, torch.Tensor], kept: float = KEPT) -> CausalLatent:
+        """The latents as they would have been with variables held at places [B, width of the variable].
+
+        The residual stays, and x_T where the picture does; where it changes, only a share ``kept`` of x_T does (1, and
+        all of it does: DDIM inversion as it is published).
+        """
+        finite(kept, "kept", 0.0, 1.0)
+        z = self.mechanisms.counterfactual(latent.z, do)
+        new = replace(latent, z=z, u=self.mechanisms.abduct(z))
+        if kept == 1:
+            return new
+        highest = float(levels(latent.steps, self.config.schedule)[-1])
+        x, sigma = latent.noise * highest, latent.noise.new_full((len(z),), highest)
+        before, after = (self._denoiser(self.decoder.context(one.z, one.residual))(x, sigma) for one in (latent, new))
+        return replace(new, noise=released(latent.noise, before, after, kept))
 
     @torch.no_grad()
     def decode(
@@ -126,7 +150,8 @@ class CausalAutoencoder(nn.Module):
         Parameters
         ----------
         latent : as encoded
-        new : the same after :meth:`intervened`; without it the pictures come back as they were encoded
+        new : the same after :meth:`intervened`, whose x_T is taken, at strengths below 1 in part; without it the
+            pictures come back as they were encoded
         strength : w in D(x | z) + w (D(x | z_new) - D(x | z)): 0 changes nothing, 1 is the intervention, more overdoes
             it
         on_estimate : called with the estimate of x0 [B, C, H, W] at each step
@@ -134,11 +159,12 @@ class CausalAutoencoder(nn.Module):
         finite(strength, "strength", 0.0, 10.0)
         rising = levels(latent.steps, self.config.schedule)
         factual = self._denoiser(self.decoder.context(latent.z, latent.residual))
-        denoise = factual
+        denoise, noise = factual, latent.noise
         if new is not None and strength != 0:
+            noise = torch.lerp(noise, new.noise, min(strength, 1.0))
             changed = self._denoiser(self.decoder.context(new.z, new.residual))
             denoise = changed if strength == 1 else _between(factual, changed, strength)
-        return decode(_watched(denoise, on_estimate), latent.noise * rising[-1], rising).clamp(-1, 1)
+        return decode(_watched(denoise, on_estimate), noise * rising[-1], rising).clamp(-1, 1)
 
     def counterfactual(
         self, images: torch.Tensor, do: Mapping[str, str], steps: int = DEFAULT_STEPS, strength: float = 1.0

@@ -242,6 +242,28 @@ def test_doing_nothing_returns_the_picture_and_is_deterministic():
     assert torch.allclose(alone.noise, latent.noise[1:], atol=1e-4)
 
 
+def test_noise_is_released_where_the_picture_changes_and_around():
+    noise, before = torch.ones(1, 3, 42, 42), torch.zeros(1, 3, 42, 42)
+    after = before.clone()
+    after[:, 1, 10, 10] = 0.5
+    found = diffusion.released(noise, before, after, 0.25)
+    assert (found[:, :, 8:13, 8:13] == 0.25).all(), "as far around as a side's share"
+    assert found.sum() == noise.sum() - 3 * 25 * 0.75
+    assert torch.equal(diffusion.released(noise, before, before + 0.05), noise)
+
+
+def test_an_intervention_that_changes_nothing_keeps_all_noise():
+    model = _model()
+    latent = model.encode(_pictures(), 2)
+    where = CODING.places[CODING.index("sun")]
+    same = model.held(latent, {CODING.index("sun"): latent.z[:, where]})
+    assert torch.equal(same.noise, latent.noise)
+    new = model.intervened(latent, {"sun": "9"}, kept=1.0)
+    assert torch.equal(new.noise, latent.noise)
+    with pytest.raises(CounterfactError, match="kept"):
+        model.intervened(latent, {"sun": "9"}, kept=1.5)
+
+
 def test_strength_goes_from_nothing_to_the_intervention():
     model, x = _model(), _pictures()
     latent = model.encode(x, 4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .autoencoder import DiffAE, Ours
+from .autoencoder import DiffAE, Inversion, Ours
 from .causal_vae import CausalVAE
 from .conditional import ConditionalDDPM, ConditionalRandom
 from .method import Do, Method
@@ -11,6 +11,7 @@ from .replica import Replica
 # Methods with the same weights have the same ``name``.
 METHODS: dict[str, type[Method]] = {
     "ours": Ours,
+    "ours_inversion": Inversion,
     "replica": Replica,
     "diffae": DiffAE,
     "conditional_ddpm": ConditionalDDPM,

@@ -48,8 +48,7 @@ class Ours(Method):
         return self.model.encode(images, steps)
 
     def intervened(self, latent: CausalLatent, do: Do) -> CausalLatent:
-        z = self.model.mechanisms.counterfactual(latent.z, do)
-        return replace(latent, z=z, u=self.model.mechanisms.abduct(z))
+        return self.model.held(latent, do)
 
     def decode(self, latent: CausalLatent) -> torch.Tensor:
         return self.model.decode(latent)
@@ -57,6 +56,13 @@ class Ours(Method):
     @torch.no_grad()
     def code(self, images: torch.Tensor) -> Code:
         return residual_code(self.model.encoder, images)
+
+
+class Inversion(Ours):
+    """Ours with all of x_T kept, also where the picture changes: DDIM inversion as it is published."""
+
+    def intervened(self, latent: CausalLatent, do: Do) -> CausalLatent:
+        return self.model.held(latent, do, kept=1.0)
 
 
 class DiffAE(Ours):
