@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 BUNDLED = Path(__file__).parents[1] / "causal_core" / "autoencoder" / "weights"
 SHIPPED = "pendulum"
 OFF, FIT = "off", "fit"
+# Shares of x_T that are kept where the picture changes.
+RELEASE = {"automatic": None, "never": 1.0, "where it changes": 0.1}
 # Not taken from causal_core.autoencoder.model, since that would delay ComfyUI's start.
 STEPS = 20
 LUMA = 0.299, 0.587, 0.114
@@ -165,10 +167,11 @@ class Decode(io.ComfyNode):
                     tooltip="Move a number that is outside the range of its variable to the end of it. Off: it is an "
                     "error, since the autoencoder has never seen such pictures.",
                 ),
-                io.Float.Input(
-                    "kept", default=0.1, min=0.0, max=1.0, step=0.05, optional=True, advanced=True,
-                    tooltip="How much of the picture's noise stays where the intervention changes it. 1 keeps all, and "
-                    "remains of what was there may shine through; 0 keeps none. Elsewhere all of it stays.",
+                io.Combo.Input(
+                    "release", options=list(RELEASE), default=next(iter(RELEASE)), optional=True, advanced=True,
+                    tooltip="Whether to let go of the picture's noise where the intervention changes it. It helps "
+                    "where things move and remains of them shine through, and costs details where things only change "
+                    "their look. Automatic: as the weights were made.",
                 ),
             ],
             outputs=[
@@ -183,13 +186,14 @@ class Decode(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, autoencoder, latent, intervention=None, strength: float = 1.0, clamp: bool = False, kept: float = 0.1
+        cls, autoencoder, latent, intervention=None, strength: float = 1.0, clamp: bool = False,
+        release: str = "automatic",
     ) -> io.NodeOutput:
         autoencoder.require(latent)
         coding = autoencoder.model.coding
         with naming("intervention"):
             do = settled(coding, intervention.do if intervention else {}, clamp)
-        new = autoencoder.intervened(latent, do, kept) if do else None
+        new = autoencoder.intervened(latent, do, RELEASE[release]) if do else None
         image = autoencoder.decode(latent, new, strength)
         was, now = ([readings(coding, z) for z in which.z] for which in (latent, new or latent))
         changes = [

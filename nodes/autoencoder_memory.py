@@ -19,7 +19,7 @@ from PIL import Image
 from torch import nn
 
 from ..causal_core.autoencoder.config import AutoencoderConfig
-from ..causal_core.autoencoder.diffusion import KEPT, ROUNDS
+from ..causal_core.autoencoder.diffusion import ROUNDS
 from ..causal_core.autoencoder.model import CausalAutoencoder, CausalLatent
 from ..causal_core.errors import CounterfactError
 
@@ -73,8 +73,8 @@ class ManagedAutoencoder:
         found = [self.model.encode(images[part].to(device), steps, on_estimate=count) for part in parts]
         return joined([Encoded(**vars(part), made_by=self.identity) for part in found])
 
-    def intervened(self, latent: Encoded, do: dict[str, str], kept: float = KEPT) -> Encoded:
-        """The latents as they would have been; ``kept`` is the share of x_T that stays where the pictures change."""
+    def intervened(self, latent: Encoded, do: dict[str, str], kept: float | None = None) -> Encoded:
+        """The latents as they would have been; ``kept`` as :meth:`CausalAutoencoder.held` has it."""
         parts = self._parts(len(latent.z))
         return joined([self.model.intervened(self._there(latent, part), do, kept=kept) for part in parts])
 

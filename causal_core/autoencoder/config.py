@@ -35,6 +35,8 @@ class AutoencoderConfig:
     ramp : steps in which their weights rise from 0, linearly; the paper's 50,000, or 0 for none
     label_share : how often in training the decoder sees the label in place of the encoder's reading
     drop_all, drop_one, drop_residual : how often it sees no variable at all, lacks one variable, lacks the residual
+    kept : share of x_T that stays where an intervention changes the picture, see :func:`.diffusion.released`: 1 where
+        things keep their look or their place in it, less where they move
     batch, images, learning_rate, warm_up, ema : pictures a step and in all, peak rate, steps until it is reached, and
         the decay of the averaged weights
     """
@@ -64,6 +66,7 @@ class AutoencoderConfig:
     drop_all: float = 0.1
     drop_one: float = 0.05
     drop_residual: float = 0.5
+    kept: float = 1.0
     batch: int = 32
     images: int = 200_000
     learning_rate: float = 1e-3
@@ -112,7 +115,7 @@ class AutoencoderConfig:
                 "autoencoder config: predicted noise (epsilon) can only be weighted uniform; choose that, or predict v"
             )
         finite(self.shift, "autoencoder config: shift", 0.1, 3.0)
-        for name in ("label_share", "drop_all", "drop_one", "drop_residual", "ema"):
+        for name in ("label_share", "drop_all", "drop_one", "drop_residual", "kept", "ema"):
             finite(getattr(self, name), f"autoencoder config: {name}", 0.0, 1.0)
 
     @staticmethod
@@ -147,7 +150,7 @@ PAPER: dict[str, Any] = {
 }  # fmt: skip
 
 PRESETS = {
-    "pendulum": AutoencoderConfig("pendulum", world="pendulum", shift=3.0, batch=16, learning_rate=7e-4),
+    "pendulum": AutoencoderConfig("pendulum", world="pendulum", shift=3.0, kept=0.1, batch=16, learning_rate=7e-4),
     "cottage": AutoencoderConfig(
         "cottage", world="cottage", encoder_widths=(32, 64, 96, 128), residual=32, shift=3.0, batch=16,
         learning_rate=7e-4,

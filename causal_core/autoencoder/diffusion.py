@@ -22,9 +22,9 @@ STEPS = cosine.STEPS
 SIGMA_MIN, SIGMA_MAX = 0.02, 40.0
 SIGMA_DATA = 0.5
 ROUNDS = 3
-# Where an intervention changes the first estimate of a picture in -1..1 by this, and as far around it in sides of the
-# picture, this share of x_T is kept.
-CHANGED, MARGIN, KEPT = 0.1, 1 / 21, 0.1
+# An intervention changes the picture where it changes the first estimate of it, in -1..1, by more than this, and as far
+# around as this share of a side.
+CHANGED, MARGIN = 0.1, 1 / 21
 
 Denoiser = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -90,11 +90,12 @@ def encode(denoise: Denoiser, x: torch.Tensor, rising: torch.Tensor, rounds: int
     return x
 
 
-def released(noise: torch.Tensor, before: torch.Tensor, after: torch.Tensor, kept: float = KEPT) -> torch.Tensor:
+def released(noise: torch.Tensor, before: torch.Tensor, after: torch.Tensor, kept: float) -> torch.Tensor:
     """x_T with a share ``kept`` of itself where an intervention changes the picture, all [B, C, H, W].
 
     Where latents say something else than before, what x_T holds is where the decoder erred on the factual picture: kept
-    whole, remains of what was there shine through. ``before`` and ``after`` are estimates of x0 from this x_T.
+    whole, remains of what was there shine through. But it also holds what no latent says, such as the grain of a
+    surface that is only recoloured. ``before`` and ``after`` are estimates of x0 from this x_T.
     """
     changed = (after - before).abs().amax(1, keepdim=True)
     radius = max(1, round(MARGIN * changed.shape[-1]))

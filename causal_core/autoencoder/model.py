@@ -23,7 +23,7 @@ from ..errors import CounterfactError, finite
 from ..weights import read_tensors, write_tensors
 from .coding import Coding
 from .config import AutoencoderConfig
-from .diffusion import KEPT, ROUNDS, Denoiser, decode, encode, levels, released
+from .diffusion import ROUNDS, Denoiser, decode, encode, levels, released
 from .mechanisms import Mechanisms
 from .networks import Decoder, Encoder
 
@@ -104,7 +104,7 @@ class CausalAutoencoder(nn.Module):
         return CausalLatent(z, self.mechanisms.abduct(z), r, x / rising[-1], steps)
 
     def intervened(
-        self, latent: CausalLatent, do: Mapping[str, str], clamp: bool = False, kept: float = KEPT
+        self, latent: CausalLatent, do: Mapping[str, str], clamp: bool = False, kept: float | None = None
     ) -> CausalLatent:
         """The latents as they would have been under ``do``, see :meth:`held`.
 
@@ -121,13 +121,13 @@ class CausalAutoencoder(nn.Module):
         return self.held(latent, held, kept)
 
     @torch.no_grad()
-    def held(self, latent: CausalLatent, do: Mapping[int, torch.Tensor], kept: float = KEPT) -> CausalLatent:
+    def held(self, latent: CausalLatent, do: Mapping[int, torch.Tensor], kept: float | None = None) -> CausalLatent:
         """The latents as they would have been with variables held at places [B, width of the variable].
 
         The residual stays, and x_T where the picture does; where it changes, only a share ``kept`` of x_T does (1, and
-        all of it does: DDIM inversion as it is published).
+        all of it does: DDIM inversion as it is published). Without it that of the config.
         """
-        finite(kept, "kept", 0.0, 1.0)
+        kept = self.config.kept if kept is None else finite(kept, "kept", 0.0, 1.0)
         z = self.mechanisms.counterfactual(latent.z, do)
         new = replace(latent, z=z, u=self.mechanisms.abduct(z))
         if kept == 1:
