@@ -134,7 +134,7 @@ def train(data: SceneData, images: int, batch: int = 64, seed: int = 0) -> Reade
     torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(seed)
     chosen = np.random.default_rng(seed)
-    reader = Reader(data.domains)
+    reader = Reader({concept.name: concept.domain for concept in data.world.concepts()})
     steps = max(1, images // batch)
     optimizer = torch.optim.AdamW(reader.parameters(), lr=2e-3, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.1)
@@ -143,7 +143,7 @@ def train(data: SceneData, images: int, batch: int = 64, seed: int = 0) -> Reade
             pictures, values = data.batch(chosen.integers(len(data), size=batch))
             found = reader(degraded(as_input(pictures), rng))
             loss = sum(
-                F.cross_entropy(logits, torch.tensor([data.domains[name].index(v[name]) for v in values]))
+                F.cross_entropy(logits, torch.tensor([reader.domains[name].index(v[name]) for v in values]))
                 for name, logits in found.items()
             ) / len(found)
             optimizer.zero_grad()
