@@ -252,12 +252,17 @@ def test_noise_is_released_where_the_picture_changes_and_around():
     assert torch.equal(diffusion.released(noise, before, before + 0.05, 0.25), noise)
 
 
-def test_an_intervention_that_changes_nothing_keeps_all_noise():
+def test_noise_goes_only_with_an_intervention_that_changes_something(monkeypatch):
+    monkeypatch.setattr(diffusion, "CHANGED", 0.0)
     model = _model()
     latent = model.encode(_pictures(), 2)
     where = CODING.places[CODING.index("sun")]
-    same = model.held(latent, {CODING.index("sun"): latent.z[:, where]})
+    same = model.held(latent, {CODING.index("sun"): latent.z[:, where]}, kept=0.0)
     assert torch.equal(same.noise, latent.noise)
+    gone = model.intervened(latent, {"sun": "9"}, kept=0.0)
+    assert (gone.noise == 0).any() and not (latent.noise == 0).any()
+    half, all_of_it = (model.decode(latent, gone, strength) for strength in (0.5, 1.0))
+    assert torch.equal(all_of_it, model.decode(gone)) and not torch.equal(half, all_of_it)
     new = model.intervened(latent, {"sun": "9"})
     assert torch.equal(new.noise, latent.noise), "the config keeps all"
     with pytest.raises(CounterfactError, match="kept"):

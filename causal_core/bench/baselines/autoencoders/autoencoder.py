@@ -69,7 +69,7 @@ class DiffAE(Ours):
     """A diffusion autoencoder (Preechakul et al., CVPR 2022) whose latents are aligned with labels as ours are.
 
     It has no mechanisms: an intervention changes its own variable, and descendants stay as they are. Its weights are
-    those of ours, since no gradient of the mechanisms reaches encoder or decoder.
+    those of ours: no gradient of the mechanisms reaches encoder or decoder, unless the config has the paper's sums.
     """
 
     def intervened(self, latent: CausalLatent, do: Do) -> CausalLatent:
