@@ -15,7 +15,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,7 +66,7 @@ class Plan:
         return self.learning_rate * min((step + 1) / self.warm_up, 1.0) * decay
 
 
-class Training:
+class Training(ABC):
     """The state of a run: model, average, optimizer, random generators and counters.
 
     Parameters
@@ -80,22 +81,51 @@ class Training:
         self.device = next(model.parameters()).device
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
         self.parameters = dict(model.named_parameters())
+        # Tensors, so that a step recorded on a GPU finds what they are when it is played.
+        self.rate = torch.tensor(plan.learning_rate, device=self.device)
+        self.share = torch.zeros((), device=self.device)
         self.optimizer = torch.optim.AdamW(
-            self.parameters.values(), lr=plan.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
-        )
+            self.parameters.values(), lr=self.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True,
+            capturable=self.device.type == "cuda",
+        )  # fmt: skip
         self.choices = np.random.default_rng(seed)
         self.noise = torch.Generator(self.device).manual_seed(seed)
         self.step = self.images = 0
 
+    @abstractmethod
+    def losses(self) -> Losses:
+        """The loss terms of the next batch, scalars, of which "loss" is minimised."""
+
+    def advance(self, steps: int) -> Losses:
+        """One step of a plan of `steps` with the next batch; its loss terms."""
+        terms = self.losses()
+        self.update(terms["loss"], steps)
+        return terms
+
     def update(self, loss: torch.Tensor, steps: int) -> None:
         """One step of a plan of `steps` down the gradient of a loss."""
+        self.prepare(steps)
+        self.descend(loss)
+        self.count()
+
+    def prepare(self, steps: int) -> None:
+        """Set the learning rate and the average's share of the next step."""
+        self.rate.fill_(self.plan.rate(self.step, steps))
+        self.share.fill_(1 - min(self.plan.ema, (1 + self.step) / (10 + self.step)))
+
+    def descend(self, loss: torch.Tensor) -> None:
+        """Move weights and average."""
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
-        self.optimizer.param_groups[0]["lr"] = self.plan.rate(self.step, steps)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        decay = min(self.plan.ema, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(list(self.average.parameters()), [p.detach() for p in self.parameters.values()], 1 - decay)
+        average = list(self.average.parameters())
+        difference = torch._foreach_sub([p.detach() for p in self.parameters.values()], average)
+        torch._foreach_mul_(difference, self.share)
+        torch._foreach_add_(average, difference)
+
+    def count(self) -> None:
+        """Note that a step is done."""
         self.step += 1
         self.images += self.plan.batch
 
@@ -201,7 +231,6 @@ def run(
     training: Training,
     folder: Path | None,
     images: int,
-    losses: Callable[[Training], Losses],
     watch: Watch,
     save_seconds: float = 180,
     sample_seconds: float = 600,
@@ -212,7 +241,6 @@ def run(
     ----------
     training : state, resumed if it is to go on
     folder : run folder; None in a process that trains along and leaves writing to another
-    losses : the loss terms of the next batch, scalars, of which "loss" is minimised
     watch : is told, and may stop the run
     save_seconds, sample_seconds : time between checkpoints and between samples
 
@@ -233,8 +261,7 @@ def run(
         with _kept(training, folder, recent):
             if watch.stopped():
                 break
-        terms = losses(training)
-        training.update(terms["loss"], steps)
+        terms = training.advance(steps)
         recent.append({name: term.detach() for name, term in terms.items()})
         means: dict[str, float] = {}
         now = time.monotonic()

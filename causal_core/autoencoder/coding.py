@@ -152,6 +152,10 @@ class Coding:
         """Length of the latent vector."""
         return self.places[-1].stop
 
+    def by_place(self, values: torch.Tensor) -> torch.Tensor:
+        """What is given for every variable [B, variables] for each of its places [B, width]."""
+        return torch.cat([values[:, i : i + 1].expand(-1, v.width) for i, v in enumerate(self.variables)], 1)
+
     def index(self, name: str) -> int:
         """Number of the variable of that name; raises CounterfactError that lists the known ones."""
         if name not in self.names:

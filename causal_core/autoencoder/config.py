@@ -30,7 +30,8 @@ class AutoencoderConfig:
         ("cosine", or the paper's "linear") and the loss weight over them ("min_snr", or the paper's "uniform")
     shift : factor on the noise levels that are trained on, at most 3: more than 1, and more of the training goes into
         levels at which only the latents say what is where (Hoogeboom et al. 2023); the paper has 1
-    alignment, mechanism, prior, independence : weights of the loss terms, see :mod:`.objective`
+    alignment, mechanism, prior, independence, drawing : weights of the loss terms, see :mod:`.objective`; without a
+        weight of the drawing the decoder has none, as that of the paper
     terms : whether these terms are "means" over variables and places, or the paper's divergences, which are "sums"
     ramp : steps in which their weights rise from 0, linearly; the paper's 50,000, or 0 for none
     label_share : how often in training the decoder sees the label in place of the encoder's reading
@@ -60,6 +61,7 @@ class AutoencoderConfig:
     mechanism: float = 1.0
     prior: float = 1e-3
     independence: float = 0.1
+    drawing: float = 1.0
     terms: str = "means"
     ramp: int = 0
     label_share: float = 0.5
@@ -108,7 +110,7 @@ class AutoencoderConfig:
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise unknown(f"{name} in the autoencoder config:", getattr(self, name), known, "choices")
-        for name in ("alignment", "mechanism", "prior", "independence", "learning_rate"):
+        for name in ("alignment", "mechanism", "prior", "independence", "drawing", "learning_rate"):
             finite(getattr(self, name), f"autoencoder config: {name}", 0.0, 1e6)
         if self.prediction == "epsilon" and self.weighting != "uniform":
             raise CounterfactError(
@@ -145,8 +147,9 @@ class AutoencoderConfig:
 # Objective and optimizer of the published code of CausalDiffAE, which hides all latents of half of the pictures.
 PAPER: dict[str, Any] = {
     "prediction": "epsilon", "schedule": "linear", "weighting": "uniform", "shift": 1.0, "terms": "sums",
-    "ramp": 50_000, "alignment": 1.0, "mechanism": 1.0, "prior": 1.0, "independence": 0.0, "label_share": 0.0,
-    "drop_all": 0.5, "drop_one": 0.0, "drop_residual": 0.0, "learning_rate": 1e-4, "warm_up": 1, "ema": 0.9999,
+    "ramp": 50_000, "alignment": 1.0, "mechanism": 1.0, "prior": 1.0, "independence": 0.0, "drawing": 0.0,
+    "label_share": 0.0, "drop_all": 0.5, "drop_one": 0.0, "drop_residual": 0.0, "learning_rate": 1e-4, "warm_up": 1,
+    "ema": 0.9999,
 }  # fmt: skip
 
 PRESETS = {

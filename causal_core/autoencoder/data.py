@@ -60,23 +60,30 @@ class WorldSource:
         self.size, self.labelled = size, labelled
         self.channels = 1 if getattr(self.scenes.world, "grey", False) else 3
         self.key = f"{self.scenes.key}-{labelled:g}"
+        self._labels = torch.empty(0, self.coding.width)
+        self._free = torch.empty(0, len(self.coding.variables), dtype=torch.bool)
+        self.refresh()
 
     def __len__(self) -> int:
-        return len(self.scenes)
+        return len(self._labels)
 
     def refresh(self) -> int:
         """Take in scenes that have been rendered since."""
-        return self.scenes.refresh()
+        fresh = range(len(self), self.scenes.refresh())
+        if fresh:
+            # Noise may leave the interval.
+            labels = [self.coding.vector(self.scenes.values(i), clamp=True) for i in fresh]
+            free = [[name not in done for name in self.coding.names] for done in map(self.scenes.intervened, fresh)]
+            known = torch.where(spread(fresh, self.labelled)[:, None], torch.stack(labels), torch.nan)
+            self._labels = torch.cat([self._labels, known])
+            self._free = torch.cat([self._free, torch.tensor(free)])
+        return len(self)
 
     def batch(self, indices: Sequence[int]) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
         """See :class:`Source`."""
-        images, values = self.scenes.batch(indices)
-        # Noise may leave the interval.
-        labels = torch.stack([self.coding.vector({n: v[n] for n in self.coding.names}, clamp=True) for v in values])
-        labels[~spread(indices, self.labelled)] = torch.nan
-        intervened = [self.scenes.intervened(int(i)) for i in indices]
-        free = torch.tensor([[name not in done for name in self.coding.names] for done in intervened])
-        return images[..., : self.channels], labels, free
+        images, _ = self.scenes.batch(indices)
+        chosen = torch.as_tensor(np.asarray(indices))
+        return images[..., : self.channels], self._labels[chosen], self._free[chosen]
 
 
 def spread(indices: Sequence[int], share: float) -> torch.Tensor:

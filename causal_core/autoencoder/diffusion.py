@@ -30,19 +30,19 @@ Denoiser = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @cache
-def sigmas(schedule: str = "cosine") -> torch.Tensor:
+def sigmas(schedule: str = "cosine", device: torch.device | str = "cpu") -> torch.Tensor:
     """The 1000 rising noise levels of a training schedule, "cosine" or the paper's "linear"; do not write to it."""
     if schedule == "cosine":
-        return cosine.sigmas()
+        return cosine.sigmas().to(device)
     if schedule != "linear":
         raise unknown("noise schedule", schedule, ("cosine", "linear"))
     bar = (1 - torch.linspace(1e-4, 0.02, STEPS, dtype=torch.float64)).cumprod(0)
-    return ((1 - bar) / bar).sqrt().float()
+    return ((1 - bar) / bar).sqrt().float().to(device)
 
 
 def timestep(sigma: torch.Tensor, schedule: str = "cosine") -> torch.Tensor:
     """The timestep, 0 to 999 and fractional, of noise levels [B]: linear between the levels' logarithms."""
-    logs = sigmas(schedule).to(sigma.device).log()
+    logs = sigmas(schedule, sigma.device).log()
     at = sigma.float().log().clamp(logs[0], logs[-1])
     above = torch.searchsorted(logs, at).clamp(1, STEPS - 1)
     low, high = logs[above - 1], logs[above]

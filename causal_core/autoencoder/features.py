@@ -21,10 +21,11 @@ class Waves(nn.Module):
 
     def __init__(self, variables: Sequence[Variable]) -> None:
         super().__init__()
-        smooth = [not v.domain for v in variables for _ in range(v.width)]
-        self.places = len(smooth)
-        self.width = self.places + 2 * OCTAVES * sum(smooth)
-        self.register_buffer("smooth", torch.tensor(smooth), persistent=False)
+        kinds = [not v.domain for v in variables for _ in range(v.width)]
+        smooth = [place for place, continuous in enumerate(kinds) if continuous]
+        self.places = len(kinds)
+        self.width = self.places + 2 * OCTAVES * len(smooth)
+        self.register_buffer("smooth", torch.tensor(smooth, dtype=torch.long), persistent=False)
         # Half a period over the interval -1..1 first: no two values look alike.
         self.register_buffer("rates", math.pi / 2 * 2.0 ** torch.arange(OCTAVES), persistent=False)
 

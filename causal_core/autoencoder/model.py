@@ -25,9 +25,9 @@ from .coding import Coding
 from .config import AutoencoderConfig
 from .diffusion import ROUNDS, Denoiser, decode, encode, levels, released
 from .mechanisms import Mechanisms
-from .networks import Decoder, Encoder
+from .networks import Context, Decoder, Encoder
 
-KIND, SCHEMA_VERSION = "counterfact.autoencoder", 1
+KIND, SCHEMA_VERSION = "counterfact.autoencoder", 2
 DEFAULT_STEPS = 20
 MOST_STEPS = 1000
 
@@ -173,7 +173,7 @@ class CausalAutoencoder(nn.Module):
         latent = self.encode(images, steps)
         return self.decode(latent, self.intervened(latent, do), strength)
 
-    def _denoiser(self, context: torch.Tensor) -> Denoiser:
+    def _denoiser(self, context: Context) -> Denoiser:
         return lambda x, sigma: self.decoder.denoised(x, sigma, context)
 
     def _check(self, images: torch.Tensor, steps: int) -> None:

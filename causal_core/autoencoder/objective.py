@@ -1,8 +1,9 @@
 """The training objective: denoising, alignment with labels, mechanisms, a residual that says nothing of the labels.
 
-L = L_diffusion + a * L_align + m * L_mechanism + b * KL(q(r | x) || N(0, 1)) + c * L_independence, every term a mean,
-so that no weight depends on sizes (the evidence bound of CausalDiffAE, Komanduri et al. 2024, whose prior given labels
-becomes L_align). Unlabelled pictures train everything but the alignment.
+L = L_diffusion + a L_align + m L_mechanism + b KL(q(r | x) || N(0, 1)) + c L_independence + d L_drawing, every term a
+mean, so that no weight depends on sizes (the evidence bound of CausalDiffAE, Komanduri et al. 2024, whose prior
+given labels becomes L_align). L_drawing is the squared error of what the decoder is given to see of the latents.
+Unlabelled pictures train everything but the alignment.
 
 With ``terms = "sums"`` they are the divergences of that bound instead: KL(N(z, 1) || N(label, 1)) for the alignment,
 KL(N(u, 1) || N(0, 1)) for the noise u = z - f(z_parents), and that of r, each summed over places.
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 
 from .coding import Coding
 from .diffusion import STEPS, sigmas
-from .networks import drawn
+from .networks import Context, drawn
 
 if TYPE_CHECKING:
     from .model import CausalAutoencoder
@@ -100,7 +101,7 @@ def independence(r: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
 
 
 def diffusion_loss(
-    model: CausalAutoencoder, x0: torch.Tensor, context: torch.Tensor, rng: torch.Generator, half: bool = False
+    model: CausalAutoencoder, x0: torch.Tensor, context: Context, rng: torch.Generator, half: bool = False
 ) -> torch.Tensor:
     """Weighted squared error of the decoder's prediction for pictures x0 [B, C, H, W], a scalar.
 
@@ -109,7 +110,7 @@ def diffusion_loss(
     config, n = model.config, len(x0)
     # Stratified timesteps: the same distribution with less variance from batch to batch.
     places = (torch.arange(n, device=x0.device) + torch.rand(n, generator=rng, device=x0.device)) / n
-    rising = sigmas(config.schedule).to(x0.device)
+    rising = sigmas(config.schedule, x0.device)
     sigma = (config.shift * rising[(places * STEPS).long().clamp_max(STEPS - 1)]).clamp_max(rising[-1])
     s = sigma[:, None, None, None]
     noise = torch.randn(x0.shape, generator=rng, device=x0.device)
@@ -126,7 +127,7 @@ def diffusion_loss(
 
 
 def objective(
-    model: CausalAutoencoder, batch: Batch, rng: torch.Generator, step: int = 0, half: bool = False
+    model: CausalAutoencoder, batch: Batch, rng: torch.Generator, step: int | torch.Tensor = 0, half: bool = False
 ) -> dict[str, torch.Tensor]:
     """All terms, unweighted, and their weighted sum as "loss".
 
@@ -141,16 +142,15 @@ def objective(
     readings, mean, log_variance = model.encoder(batch.images)
     z, there = model.encoder.latents(readings), known(coding, batch.labels)
     variables = len(coding.variables)
-    widths = torch.tensor([v.width for v in coding.variables], device=device)
-    labelled = there.repeat_interleave(widths, 1)
-    labels = torch.where(labelled, batch.labels.nan_to_num(), z.detach())
+    labels = torch.where(coding.by_place(there), batch.labels.nan_to_num(), z.detach())
     r = drawn(mean, log_variance, rng)
-    seen = torch.where((chance(config.label_share, variables) & there).repeat_interleave(widths, 1), labels, z)
+    seen = torch.where(coding.by_place(chance(config.label_share, variables) & there), labels, z)
     given = ~(chance(config.drop_one, variables) | chance(config.drop_all, 1))
     given = torch.cat([given, ~chance(config.drop_residual, 1)], 1).float()
     divergence = (mean.square() + log_variance.exp() - 1 - log_variance) / 2
+    context = model.decoder.context(seen, r, given)
     terms = {
-        "diffusion": diffusion_loss(model, batch.images, model.decoder.context(seen, r, given), rng, half),
+        "diffusion": diffusion_loss(model, batch.images, context, rng, half),
         "alignment": alignment(coding, readings, batch.labels, sums),
         # In the bound, encoder and mechanisms share it; else mechanisms learn from labels as they are.
         "mechanism": mechanism_loss(model, z if sums else labels, batch.free, sums),
@@ -158,5 +158,9 @@ def objective(
         "independence": independence(mean, model.decoder.waves(labels)),
     }
     rest = sum(getattr(config, name) * terms[name] for name in ("alignment", "mechanism", "prior", "independence"))
-    terms["loss"] = terms["diffusion"] + (min(step / config.ramp, 1.0) if config.ramp else 1.0) * rest
+    share = torch.as_tensor(step / config.ramp).clamp_max(1.0) if config.ramp else 1.0
+    terms["loss"] = terms["diffusion"] + share * rest
+    if context.drawing is not None:
+        terms["drawing"] = F.mse_loss(context.drawing, batch.images)
+        terms["loss"] = terms["loss"] + config.drawing * terms["drawing"]
     return terms

@@ -9,12 +9,10 @@ Several GPUs: ``torchrun --nproc-per-node N -m -- causal_core train autoencoder 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import logging
 import multiprocessing
 import os
-import shutil
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -26,7 +24,8 @@ import torch
 from torch import nn
 
 from ..errors import CounterfactError, finite
-from ..training import Plan, Training, Watch, save_grid, stop_signals
+from ..recorded import RecordedTraining
+from ..training import Plan, Watch, save_grid, stop_signals
 from ..training import run as fit
 from ..worlds import dataset
 from .config import PAPER, PRESETS, AutoencoderConfig, get_config
@@ -54,11 +53,11 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.half = model, half
 
-    def forward(self, batch: Batch, rng: torch.Generator, step: int) -> dict[str, torch.Tensor]:
+    def forward(self, batch: Batch, rng: torch.Generator, step: torch.Tensor) -> dict[str, torch.Tensor]:
         return objective(self.model, batch, rng, step, self.half)
 
 
-class Trainer(Training):
+class Trainer(RecordedTraining):
     """A run of an autoencoder.
 
     Parameters
@@ -105,9 +104,7 @@ class Trainer(Training):
             half = cuda and torch.cuda.get_device_capability(self.device)[0] >= BFLOAT16
         self.shared = Objective(model, half)
         if accelerator is not None:
-            self.shared = accelerator.prepare(self.shared)
-        elif cuda and _compiles():
-            model.decoder.unet.compile()
+            self.shared, self.records = accelerator.prepare(self.shared), False
 
     def resume(self, folder: Path) -> bool:
         found = super().resume(folder)
@@ -116,13 +113,14 @@ class Trainer(Training):
             self.noise.manual_seed(hash((self.seed, self.rank, self.step)) % 2**63)
         return found
 
-    def losses(self) -> dict[str, torch.Tensor]:
-        """The loss terms of the next batch."""
+    def draw(self) -> Batch:
         # Drawn for all processes, so that a checkpoint of the first holds for every one of them.
         chosen = self.choices.integers(len(self.source), size=self.plan.batch)
         mine = chosen[self.rank * self.model.config.batch :][: self.model.config.batch]
-        batch = as_batch(self.source, mine, self.device)
-        return self.shared(batch, self.noise, self.step)
+        return as_batch(self.source, mine, self.device)
+
+    def terms(self, batch: Batch, step: torch.Tensor) -> dict[str, torch.Tensor]:
+        return self.shared(batch, self.noise, step)
 
     def export(self, path: Path) -> None:
         """Write the averaged weights as the one file that :meth:`CausalAutoencoder.load` reads."""
@@ -131,12 +129,6 @@ class Trainer(Training):
             "data": self.source.key, "pictures": len(self.source),
         } | ({"start": self.before} if self.before else {})  # fmt: skip
         self.average.save(path)
-
-
-def _compiles() -> bool:
-    """Whether torch.compile can work on a GPU: triton needs a C compiler, and has one of its own on Windows alone."""
-    compilers = (os.environ.get("CC") or "cc", "gcc", "clang")
-    return importlib.util.find_spec("triton") is not None and (os.name == "nt" or any(map(shutil.which, compilers)))
 
 
 def _take_over(model: CausalAutoencoder, start: CausalAutoencoder) -> None:
@@ -262,7 +254,7 @@ def train(
         written = folder if writes else None
         told = watch(run) if watch else Bar(run, written, bar, stop)
         told = Together(told, accelerator) if accelerator else told
-        fit(run, written, config.images, Trainer.losses, told, save_seconds, sample_seconds)
+        fit(run, written, config.images, told, save_seconds, sample_seconds)
     if writes:
         run.export(weights)
     return weights
@@ -286,6 +278,7 @@ def world_source(config: AutoencoderConfig, pictures: int, labelled: float = 1.0
     """
     source = WorldSource(config.world, config.size, pictures, labelled)
     source.scenes.render(None if all_now else FIRST_SHARDS)
+    source.refresh()
     if len(source) < pictures:
         spawn = multiprocessing.get_context("spawn")
         arguments = (config.world, source.scenes.size, source.scenes.count, source.scenes.seed)

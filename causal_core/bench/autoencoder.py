@@ -185,7 +185,7 @@ def prepare(args: argparse.Namespace) -> tuple[Setup, dict[str, Any]]:
                 "--weights and --also"
             )
     run = args.run or cache_dir() / "bench" / "autoencoder" / f"{world or args.images.resolve().name}-{config.size}"
-    reading = reader.trained(own, args.reader_images, run)
+    reading = reader.trained(own, args.reader_images, run, device=device)
     ready: dict[str, tuple[str, Path]] = {}
     for name in dict.fromkeys(args.methods):
         if METHODS[name].name == OURS and weights is not None:

@@ -104,7 +104,7 @@ class ValueReader(nn.Module):
                 found[:, where] = found[:, where].softmax(1)
         return found, features
 
-    def losses(self, batch: Batch, rng: torch.Generator, progress: float) -> dict[str, torch.Tensor]:
+    def losses(self, batch: Batch, rng: torch.Generator, progress: torch.Tensor) -> dict[str, torch.Tensor]:
         """See :class:`.autoencoder_training.Learner`."""
         images = colour(batch.images)
         half = len(images) // 2
@@ -146,8 +146,8 @@ def colour(images: torch.Tensor) -> torch.Tensor:
     return (images[:, :3] if images.shape[1] >= 3 else images[:, :1].expand(-1, 3, -1, -1)) / 2 + 0.5
 
 
-def trained(source: Source, images: int, folder: Path, seed: int = 1) -> ValueReader:
-    """The reader in a run folder, trained to ``images`` pictures if it is not there yet.
+def trained(source: Source, images: int, folder: Path, seed: int = 1, device: str = "cpu") -> ValueReader:
+    """The reader in a run folder, on the CPU; trained to ``images`` pictures on a device if it is not there yet.
 
     Raises
     ------
@@ -163,7 +163,7 @@ def trained(source: Source, images: int, folder: Path, seed: int = 1) -> ValueRe
             return reader
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        reader = ValueReader(source.coding, source.size)
+        reader = ValueReader(source.coding, source.size).to(device)
     identity = {"reader": reader.coding.to_dict(), "size": source.size}
     warm_up = max(1, min(200, images // BATCH // 20))
     reader, provenance = fit(
@@ -171,4 +171,4 @@ def trained(source: Source, images: int, folder: Path, seed: int = 1) -> ValueRe
     )
     reader.provenance = provenance
     reader.save(path)
-    return reader
+    return reader.cpu()

@@ -19,14 +19,15 @@ from tqdm import tqdm
 
 from ..autoencoder.data import Source, as_batch
 from ..autoencoder.objective import Batch
-from ..training import Plan, Training, Watch, run, stop_signals
+from ..recorded import RecordedTraining
+from ..training import Plan, Watch, run, stop_signals
 
 
 class Learner(Protocol):
     """A network that knows its own loss."""
 
-    def losses(self, batch: Batch, rng: torch.Generator, progress: float) -> Mapping[str, torch.Tensor]:
-        """Loss terms, scalars, of which "loss" is minimised; progress goes from 0 to 1 over the training."""
+    def losses(self, batch: Batch, rng: torch.Generator, progress: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        """Loss terms, scalars, of which "loss" is minimised; progress, a scalar, goes from 0 to 1 in the training."""
 
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -59,7 +60,7 @@ class Part:
         return self.source.batch(self.indices[np.asarray(indices)])
 
 
-class LearnerTraining(Training):
+class LearnerTraining(RecordedTraining):
     """A run of any learner.
 
     Parameters
@@ -74,10 +75,11 @@ class LearnerTraining(Training):
         super().__init__(learner, plan, seed)
         self.source, self.steps = source, math.ceil(images / plan.batch)
 
-    def losses(self) -> Mapping[str, torch.Tensor]:
-        """The loss terms of the next batch."""
-        batch = as_batch(self.source, self.choices.integers(len(self.source), size=self.plan.batch), self.device)
-        return self.model.losses(batch, self.noise, self.step / self.steps)
+    def draw(self) -> Batch:
+        return as_batch(self.source, self.choices.integers(len(self.source), size=self.plan.batch), self.device)
+
+    def terms(self, batch: Batch, step: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        return self.model.losses(batch, self.noise, step / self.steps)
 
     def averaged(self) -> nn.Module:
         """The averaged network in evaluation mode, with the running statistics of the last one."""
@@ -136,7 +138,7 @@ def fit(
     with stop_signals() as stop, tqdm(
         total=images, initial=min(training.images, images), unit="img", unit_scale=True, desc=name
     ) as bar:  # fmt: skip
-        done = run(training, folder, images, LearnerTraining.losses, Bar(source, bar, stop))
+        done = run(training, folder, images, Bar(source, bar, stop))
     if not done:
         raise KeyboardInterrupt
     return training.averaged(), {"images": training.images, "data": source.key, "pictures": len(source), "seed": seed}

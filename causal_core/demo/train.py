@@ -182,7 +182,7 @@ def train(
         run.fit_latents()
     weights = folder / f"{config.name}.safetensors"
     with stop_signals() as stop, tqdm(total=images, initial=run.images, unit="img", unit_scale=True) as bar:
-        fit(run, folder, images, Trainer.losses, Bar(run, folder, bar, stop), save_seconds, sample_seconds)
+        fit(run, folder, images, Bar(run, folder, bar, stop), save_seconds, sample_seconds)
     run.export(weights)
     return weights
 

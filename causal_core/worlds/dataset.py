@@ -113,6 +113,11 @@ class SceneData:
             return frozenset(self.names)
         return frozenset(self._do(index, FIRST_SEED + self.seed * 100_000_000 + index))
 
+    def values(self, index: int) -> dict[str, str]:
+        """The values of the concepts of a scene that is present, in caption order."""
+        shard, place = divmod(index, SHARD)
+        return self._values[shard][place]
+
     def batch(self, indices: Sequence[int]) -> tuple[np.ndarray, list[dict[str, str]]]:
         """Pictures, uint8 [B, size, size, 3], and the values of their concepts in caption order."""
         places = [divmod(int(i), SHARD) for i in indices]

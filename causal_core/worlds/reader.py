@@ -107,13 +107,13 @@ def degraded(x: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
     """Renders [B, 3, H, W] as a sampler might leave them: partly blurred, noisy and tinted."""
 
     def u(*shape: int) -> torch.Tensor:
-        return torch.rand(shape, generator=rng)
+        return torch.rand(shape, generator=rng, device=x.device)
 
     n = len(x)
     soft = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
     blur = (u(n, 1, 1, 1) * 1.4 - 0.6).clamp_min(0.0)
     x = x + blur * (soft - x)
-    x = x + 0.05 * u(n, 1, 1, 1) * torch.randn(x.shape, generator=rng)
+    x = x + 0.05 * u(n, 1, 1, 1) * torch.randn(x.shape, generator=rng, device=x.device)
     return x * (1.0 + 0.06 * (u(n, 3, 1, 1) - 0.5)) + 0.04 * (u(n, 3, 1, 1) - 0.5)
 
 

@@ -40,9 +40,9 @@ class Ours(Method):
         method.model, method.provenance = model, model.provenance
         return method.eval().requires_grad_(False)
 
-    def losses(self, batch: Batch, rng: torch.Generator, progress: float) -> dict[str, torch.Tensor]:
+    def losses(self, batch: Batch, rng: torch.Generator, progress: torch.Tensor) -> dict[str, torch.Tensor]:
         steps = math.ceil(self.config.images / self.config.batch)
-        return objective(self.model, batch, rng, round(progress * steps))
+        return objective(self.model, batch, rng, progress * steps)
 
     def encode(self, images: torch.Tensor, labels: torch.Tensor, steps: int, rng: torch.Generator) -> CausalLatent:
         return self.model.encode(images, steps)

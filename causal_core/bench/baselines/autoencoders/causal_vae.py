@@ -10,14 +10,13 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from ....autoencoder.coding import Coding
 from ....autoencoder.config import AutoencoderConfig
 from ....autoencoder.features import Waves
 from ....autoencoder.mechanisms import Mechanisms
 from ....autoencoder.model import CausalLatent
-from ....autoencoder.networks import Encoder, drawn
+from ....autoencoder.networks import Drawing, Encoder, drawn
 from ....autoencoder.objective import Batch, alignment, independence, known, mechanism_loss
 from ...disentanglement import Code
 from .autoencoder import residual_code
@@ -36,28 +35,16 @@ class CausalVAE(Method):
         super().__init__(config, coding)
         self.encoder, self.mechanisms = Encoder(config, coding), Mechanisms(coding)
         self.waves = Waves(coding.variables)
-        widths = [WIDER * width for width in config.widths[::-1]]
-        side = config.size // (config.patch << (len(widths) - 1))
-        layers: list[nn.Module] = [
-            nn.Linear(self.waves.width + config.residual, config.encoder_hidden), nn.SiLU(),
-            nn.Linear(config.encoder_hidden, widths[0] * side * side), nn.Unflatten(1, (widths[0], side, side)),
-        ]  # fmt: skip
-        for level, (before, after) in enumerate(zip((widths[0], *widths), widths)):
-            layers += [nn.Upsample(scale_factor=2)] if level else []
-            for width in (before, after):
-                layers += [nn.Conv2d(width, after, 3, 1, 1), nn.GroupNorm(8, after), nn.SiLU()]
-        out = config.channels * config.patch**2
-        self.decoder = nn.Sequential(*layers, nn.Conv2d(widths[-1], out, 3, 1, 1), nn.PixelShuffle(config.patch))
+        self.decoder = Drawing(self.waves.width + config.residual, config.encoder_hidden, config, WIDER)
 
     def draw(self, z: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         """Pictures [B, C, H, W] of latents [B, width] and residual codes [B, R]."""
         return self.decoder(torch.cat([self.waves(z), residual], 1))
 
-    def losses(self, batch: Batch, rng: torch.Generator, progress: float) -> dict[str, torch.Tensor]:
+    def losses(self, batch: Batch, rng: torch.Generator, progress: torch.Tensor) -> dict[str, torch.Tensor]:
         readings, mean, log_variance = self.encoder(batch.images)
         z, there = self.encoder.latents(readings), known(self.coding, batch.labels)
-        widths = torch.tensor([v.width for v in self.coding.variables], device=z.device)
-        labels = torch.where(there.repeat_interleave(widths, 1), batch.labels.nan_to_num(), z.detach())
+        labels = torch.where(self.coding.by_place(there), batch.labels.nan_to_num(), z.detach())
         r = drawn(mean, log_variance, rng)
         terms = {
             "pixels": F.mse_loss(self.draw(z, r), batch.images),

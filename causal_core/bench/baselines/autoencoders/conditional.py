@@ -14,7 +14,7 @@ from ....autoencoder.config import AutoencoderConfig
 from ....autoencoder.diffusion import Denoiser, decode, encode, levels
 from ....autoencoder.mechanisms import Mechanisms
 from ....autoencoder.model import CausalLatent
-from ....autoencoder.networks import Decoder
+from ....autoencoder.networks import Context, Decoder
 from ....autoencoder.objective import Batch, diffusion_loss, known, mechanism_loss
 from .method import Do, Method, noise
 
@@ -25,22 +25,23 @@ class ConditionalDDPM(Method):
     name = "conditional_ddpm"
 
     def __init__(self, config: AutoencoderConfig, coding: Coding) -> None:
-        super().__init__(config, coding)
+        super().__init__(replace(config, drawing=0.0), coding)
         self.mechanisms = Mechanisms(coding)
-        self.decoder = Decoder(config, coding)
+        self.decoder = Decoder(self.config, coding)
 
-    def context(self, labels: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
-        """Conditioning vector of labels [B, width], of which some are given [B, variables]; the residual never is."""
+    def context(self, labels: torch.Tensor, given: torch.Tensor) -> Context:
+        """What the decoder is told of labels [B, width], of which some are given [B, variables]: never the residual."""
         none = labels.new_zeros(len(labels), 1)
         return self.decoder.context(labels, none.expand(-1, self.config.residual), torch.cat([given, none], 1))
 
-    def losses(self, batch: Batch, rng: torch.Generator, progress: float) -> dict[str, torch.Tensor]:
+    def losses(self, batch: Batch, rng: torch.Generator, progress: torch.Tensor) -> dict[str, torch.Tensor]:
         there = known(self.coding, batch.labels)
         labels = batch.labels.nan_to_num()
         # Without parents or the effect itself there is nothing to learn of a mechanism.
         free = batch.free & there
         for i, parents in enumerate(self.coding.parents):
-            free[:, i] &= there[:, list(parents)].all(1)
+            for parent in parents:
+                free[:, i] &= there[:, parent]
         dropped = torch.rand(len(labels), 1, generator=rng, device=labels.device) < self.config.drop_all
         terms = {
             "diffusion": diffusion_loss(self, batch.images, self.context(labels, (there & ~dropped).float()), rng),

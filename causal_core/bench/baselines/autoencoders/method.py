@@ -46,7 +46,7 @@ class Method(nn.Module, ABC):
         return next(self.parameters()).device
 
     @abstractmethod
-    def losses(self, batch: Batch, rng: torch.Generator, progress: float) -> Mapping[str, torch.Tensor]:
+    def losses(self, batch: Batch, rng: torch.Generator, progress: torch.Tensor) -> Mapping[str, torch.Tensor]:
         """Loss terms of a batch, scalars, "loss" in all; ``progress`` goes from 0 to 1 over the training."""
 
     @abstractmethod

@@ -21,7 +21,7 @@ from ....autoencoder.coding import Coding
 from ....autoencoder.config import AutoencoderConfig
 from ....autoencoder.diffusion import decode, levels
 from ....autoencoder.model import CausalLatent
-from ....autoencoder.networks import Decoder
+from ....autoencoder.networks import Context, Decoder
 from ....autoencoder.objective import Batch, diffusion_loss, known
 from ...disentanglement import Code
 from .method import Do, Method, noise, nothing
@@ -41,7 +41,7 @@ class Replica(Method):
     name = "replica"
 
     def __init__(self, config: AutoencoderConfig, coding: Coding) -> None:
-        config = replace(config, prediction="epsilon", schedule="linear", weighting="uniform", shift=1.0)
+        config = replace(config, prediction="epsilon", schedule="linear", weighting="uniform", shift=1.0, drawing=0.0)
         super().__init__(config, coding)
         widths, dims = (config.channels, *config.encoder_widths), DIMS * len(coding.variables)
         layers: list[nn.Module] = []
@@ -65,7 +65,7 @@ class Replica(Method):
         """z_i = f_i(sum of u over the parents of i) + u_i, for u [B, variables, DIMS]."""
         blocks = []
         for i, parents in enumerate(self.coding.parents):
-            before = u[:, list(parents)].sum(1) if parents else torch.zeros_like(u[:, i])
+            before = sum((u[:, p] for p in parents), torch.zeros_like(u[:, i]))
             blocks.append(self.mechanisms[i](before) + u[:, i])
         return torch.stack(blocks, 1)
 
@@ -79,14 +79,14 @@ class Replica(Method):
             return places[:, 0]
         return 2 * places.argmax(1).to(places) / (places.shape[1] - 1) - 1
 
-    def losses(self, batch: Batch, rng: torch.Generator, progress: float) -> dict[str, torch.Tensor]:
+    def losses(self, batch: Batch, rng: torch.Generator, progress: torch.Tensor) -> dict[str, torch.Tensor]:
         mean, variance = self.read(batch.images)
         post = self.latents(mean)
         z = post + (NARROW * variance).sqrt() * torch.randn(post.shape, generator=rng, device=post.device)
         there = known(self.coding, batch.labels)
         off = (post - self.numbers(batch.labels.nan_to_num())[..., None]).square().sum(2) / 2
         terms = {
-            "diffusion": diffusion_loss(self, batch.images, self.decoder.condition(z.flatten(1)), rng),
+            "diffusion": diffusion_loss(self, batch.images, Context(self.decoder.condition(z.flatten(1))), rng),
             "prior": (mean.square() + variance - 1 - variance.log()).sum((1, 2)).mean() / 2,
             "alignment": (off * there).sum(1).mean(),
         }
@@ -114,7 +114,7 @@ class Replica(Method):
 
     @torch.no_grad()
     def decode(self, latent: CausalLatent) -> torch.Tensor:
-        context = self.decoder.condition(latent.z.flatten(1))
+        context = Context(self.decoder.condition(latent.z.flatten(1)))
         rising = levels(latent.steps, self.config.schedule)
 
         def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
