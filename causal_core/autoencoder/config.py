@@ -26,6 +26,7 @@ class AutoencoderConfig:
         lowest levels there is attention
     encoder_widths, encoder_hidden : channels of the encoder's convolutions, units of its last layer
     residual : numbers of the residual code, which holds what no variable says
+    gain : factor on the difference of picture and drawing, which is what is diffused: about 0.5 over its spread
     prediction, schedule, weighting : what the decoder predicts ("v", or the paper's "epsilon"), the noise levels
         ("cosine", or the paper's "linear") and the loss weight over them ("min_snr", or the paper's "uniform")
     shift : factor on the noise levels that are trained on, at most 3: more than 1, and more of the training goes into
@@ -53,6 +54,7 @@ class AutoencoderConfig:
     encoder_widths: tuple[int, ...] = (32, 48, 64, 96)
     encoder_hidden: int = 256
     residual: int = 8
+    gain: float = 4.0
     prediction: str = "v"
     schedule: str = "cosine"
     weighting: str = "min_snr"
@@ -117,6 +119,7 @@ class AutoencoderConfig:
                 "autoencoder config: predicted noise (epsilon) can only be weighted uniform; choose that, or predict v"
             )
         finite(self.shift, "autoencoder config: shift", 0.1, 3.0)
+        finite(self.gain, "autoencoder config: gain", 0.1, 100.0)
         for name in ("label_share", "drop_all", "drop_one", "drop_residual", "kept", "ema"):
             finite(getattr(self, name), f"autoencoder config: {name}", 0.0, 1.0)
 
@@ -153,9 +156,9 @@ PAPER: dict[str, Any] = {
 }  # fmt: skip
 
 PRESETS = {
-    "pendulum": AutoencoderConfig("pendulum", world="pendulum", shift=3.0, kept=0.1, batch=16, learning_rate=7e-4),
+    "pendulum": AutoencoderConfig("pendulum", world="pendulum", gain=8.0, kept=0.1, batch=16, learning_rate=7e-4),
     "cottage": AutoencoderConfig(
-        "cottage", world="cottage", encoder_widths=(32, 64, 96, 128), residual=32, shift=3.0, batch=16,
+        "cottage", world="cottage", encoder_widths=(32, 64, 96, 128), residual=32, batch=16,
         learning_rate=7e-4,
     ),  # fmt: skip
     "digits": AutoencoderConfig("digits", world="digits", size=32, channels=1, patch=2, residual=16),

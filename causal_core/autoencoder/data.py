@@ -97,5 +97,12 @@ def spread(indices: Sequence[int], share: float) -> torch.Tensor:
 def as_batch(source: Source, indices: Sequence[int], device: torch.device | str = "cpu") -> Batch:
     """Pictures and labels of a source as the objective takes them."""
     images, labels, free = source.batch(indices)
-    pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device).movedim(-1, 1).float() / 127.5 - 1
-    return Batch(pixels, labels.to(device), free.to(device))
+    pixels, labels, free = (_sent(t, device) for t in (torch.from_numpy(np.ascontiguousarray(images)), labels, free))
+    return Batch(pixels.movedim(-1, 1).float() / 127.5 - 1, labels, free)
+
+
+def _sent(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """A tensor on a device; a GPU is not waited for."""
+    if torch.device(device).type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

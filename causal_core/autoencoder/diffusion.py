@@ -22,9 +22,9 @@ STEPS = cosine.STEPS
 SIGMA_MIN, SIGMA_MAX = 0.02, 40.0
 SIGMA_DATA = 0.5
 ROUNDS = 3
-# An intervention changes the picture where it changes the first estimate of it, in -1..1, by more than this, and as far
-# around as this share of a side.
-CHANGED, MARGIN = 0.1, 1 / 21
+# An intervention changes the picture where it changes the drawing, in -1..1, by more than this, and as far around as
+# this share of a side.
+CHANGED, MARGIN = 0.2, 1 / 21
 
 Denoiser = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -95,7 +95,7 @@ def released(noise: torch.Tensor, before: torch.Tensor, after: torch.Tensor, kep
 
     Where latents say something else than before, what x_T holds is where the decoder erred on the factual picture: kept
     whole, remains of what was there shine through. But it also holds what no latent says, such as the grain of a
-    surface that is only recoloured. ``before`` and ``after`` are estimates of x0 from this x_T.
+    surface that is only recoloured. ``before`` and ``after`` are drawings of the latents.
     """
     changed = (after - before).abs().amax(1, keepdim=True)
     radius = max(1, round(MARGIN * changed.shape[-1]))

@@ -100,7 +100,9 @@ class CausalAutoencoder(nn.Module):
         self._check(images, steps)
         z, r = self.read(images)
         rising = levels(steps, self.config.schedule)
-        x = encode(_watched(self._denoiser(self.decoder.context(z, r)), on_estimate), images, rising, rounds)
+        context = self.decoder.context(z, r)
+        denoise = self._watched(self._denoiser(context), context, on_estimate)
+        x = encode(denoise, self.decoder.rest(images, context), rising, rounds)
         return CausalLatent(z, self.mechanisms.abduct(z), r, x / rising[-1], steps)
 
     def intervened(
@@ -124,17 +126,15 @@ class CausalAutoencoder(nn.Module):
     def held(self, latent: CausalLatent, do: Mapping[int, torch.Tensor], kept: float | None = None) -> CausalLatent:
         """The latents as they would have been with variables held at places [B, width of the variable].
 
-        The residual stays, and x_T where the picture does; where it changes, only a share ``kept`` of x_T does (1, and
+        The residual stays, and x_T where the drawing does; where it changes, only a share ``kept`` of x_T does (1, and
         all of it does: DDIM inversion as it is published). Without it that of the config.
         """
         kept = self.config.kept if kept is None else finite(kept, "kept", 0.0, 1.0)
         z = self.mechanisms.counterfactual(latent.z, do)
         new = replace(latent, z=z, u=self.mechanisms.abduct(z))
-        if kept == 1:
+        if kept == 1 or not self.config.drawing:
             return new
-        highest = float(levels(latent.steps, self.config.schedule)[-1])
-        x, sigma = latent.noise * highest, latent.noise.new_full((len(z),), highest)
-        before, after = (self._denoiser(self.decoder.context(one.z, one.residual))(x, sigma) for one in (latent, new))
+        before, after = (self.decoder.context(one.z, one.residual).drawing for one in (latent, new))
         return replace(new, noise=released(latent.noise, before, after, kept))
 
     @torch.no_grad()
@@ -158,13 +158,16 @@ class CausalAutoencoder(nn.Module):
         """
         finite(strength, "strength", 0.0, 10.0)
         rising = levels(latent.steps, self.config.schedule)
-        factual = self._denoiser(self.decoder.context(latent.z, latent.residual))
-        denoise, noise = factual, latent.noise
+        context = self.decoder.context(latent.z, latent.residual)
+        denoise, noise = self._denoiser(context), latent.noise
         if new is not None and strength != 0:
             noise = torch.lerp(noise, new.noise, min(strength, 1.0))
-            changed = self._denoiser(self.decoder.context(new.z, new.residual))
-            denoise = changed if strength == 1 else _between(factual, changed, strength)
-        return decode(_watched(denoise, on_estimate), noise * rising[-1], rising).clamp(-1, 1)
+            told = self.decoder.context(new.z, new.residual)
+            changed = self._denoiser(told)
+            denoise = changed if strength == 1 else _between(denoise, changed, strength)
+            context = Context(*(None if a is None else torch.lerp(a, b, strength) for a, b in zip(context, told)))
+        x = decode(self._watched(denoise, context, on_estimate), noise * rising[-1], rising)
+        return self.decoder.picture(x, context).clamp(-1, 1)
 
     def counterfactual(
         self, images: torch.Tensor, do: Mapping[str, str], steps: int = DEFAULT_STEPS, strength: float = 1.0
@@ -175,6 +178,17 @@ class CausalAutoencoder(nn.Module):
 
     def _denoiser(self, context: Context) -> Denoiser:
         return lambda x, sigma: self.decoder.denoised(x, sigma, context)
+
+    def _watched(self, denoise: Denoiser, context: Context, on_estimate: OnEstimate | None) -> Denoiser:
+        if on_estimate is None:
+            return denoise
+
+        def watched(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+            estimate = denoise(x, sigma)
+            on_estimate(self.decoder.picture(estimate, context))
+            return estimate
+
+        return watched
 
     def _check(self, images: torch.Tensor, steps: int) -> None:
         wanted = (self.config.channels, self.config.size, self.config.size)
@@ -238,14 +252,3 @@ def _between(factual: Denoiser, changed: Denoiser, strength: float) -> Denoiser:
 
     return denoise
 
-
-def _watched(denoise: Denoiser, on_estimate: OnEstimate | None) -> Denoiser:
-    if on_estimate is None:
-        return denoise
-
-    def watched(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        estimate = denoise(x, sigma)
-        on_estimate(estimate)
-        return estimate
-
-    return watched

@@ -2,8 +2,9 @@
 
 The encoder is a stack of strided convolutions, read by a head a variable and one for the residual code. The decoder is
 diffusers' `UNet2DModel` on pixels folded into patches, conditioned through an identity class embedding with scale and
-shift in every block (as CausalDiffAE and DiffAE condition theirs), and by a drawing of what the latents say, which lies
-beside the noisy pixels (as in DiffuseVAE, Pandey et al. 2022): a vector alone says badly where things are.
+shift in every block (as CausalDiffAE and DiffAE condition theirs), and by a drawing of what the latents say (as in
+DiffuseVAE, Pandey et al. 2022): a vector alone says badly where things are. What is diffused is the difference of
+picture and drawing, and the drawing lies beside it: an intervention changes the picture where it changes the drawing.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class Context(NamedTuple):
 
 
 class Decoder(nn.Module):
-    """The denoiser D(x, sigma | z, r) of pictures [B, C, H, W]."""
+    """The denoiser D(x, sigma | z, r) of pictures [B, C, H, W], or of what is not in their drawing."""
 
     def __init__(self, config: AutoencoderConfig, coding: Coding) -> None:
         from diffusers import UNet2DModel
@@ -121,6 +122,14 @@ class Decoder(nn.Module):
             class_embed_type="identity",
             resnet_time_scale_shift="scale_shift",
         )
+
+    def rest(self, images: torch.Tensor, context: Context) -> torch.Tensor:
+        """What of pictures [B, C, H, W] is not in their drawing, times the gain: what is diffused."""
+        return images if context.drawing is None else self.config.gain * (images - context.drawing)
+
+    def picture(self, rest: torch.Tensor, context: Context) -> torch.Tensor:
+        """The inverse of :meth:`rest`."""
+        return rest if context.drawing is None else context.drawing + rest / self.config.gain
 
     def context(self, z: torch.Tensor, r: torch.Tensor, given: torch.Tensor | None = None) -> Context:
         """What latents [B, width] and residual [B, R] say, of which some are given [B, variables + 1]."""

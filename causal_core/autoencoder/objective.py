@@ -105,9 +105,13 @@ def diffusion_loss(
 ) -> torch.Tensor:
     """Weighted squared error of the decoder's prediction for pictures x0 [B, C, H, W], a scalar.
 
+    No gradient of it reaches the drawing, or that would come to be one that leaves an easy rest, not the best one.
     ``half`` lets the decoder compute in bfloat16 where that is safe.
     """
     config, n = model.config, len(x0)
+    if context.drawing is not None:
+        context = context._replace(drawing=context.drawing.detach())
+    x0 = model.decoder.rest(x0, context)
     # Stratified timesteps: the same distribution with less variance from batch to batch.
     places = (torch.arange(n, device=x0.device) + torch.rand(n, generator=rng, device=x0.device)) / n
     rising = sigmas(config.schedule, x0.device)

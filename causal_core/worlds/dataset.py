@@ -74,23 +74,27 @@ class SceneData:
 
     def render(self, shards: int | None = None) -> None:
         """Render the first `shards` shards, or all; those that exist are kept, so it can be stopped at any time."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         for shard in range(self.shards if shards is None else min(shards, self.shards)):
-            paths = self._paths(shard)
-            if paths[1].exists():
-                continue
-            scenes = [self.scene(i) for i in range(shard * SHARD, min(self.count, (shard + 1) * SHARD))]
-            images = np.stack([self.world.render(scene, self.size) for scene in scenes])
-            parts = [path.with_name(f"{path.name}.{os.getpid()}.part") for path in paths]
-            with open(parts[0], "wb") as file:
-                np.save(file, images)
-            values = [{name: scene.values[name] for name in self.names} for scene in scenes]
-            parts[1].write_text(json.dumps(values), "utf-8")
-            # The values last: they are the sign that a shard is complete.
-            for part, path in zip(parts, paths):
-                os.replace(part, path)
-            log.info("rendered shard %d of %d", shard + 1, self.shards)
+            self.render_shard(shard)
         self.refresh()
+
+    def render_shard(self, shard: int) -> None:
+        """Render the scenes of one shard, if it is not there."""
+        paths = self._paths(shard)
+        if paths[1].exists():
+            return
+        scenes = [self.scene(i) for i in range(shard * SHARD, min(self.count, (shard + 1) * SHARD))]
+        images = np.stack([self.world.render(scene, self.size) for scene in scenes])
+        parts = [path.with_name(f"{path.name}.{os.getpid()}.part") for path in paths]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(parts[0], "wb") as file:
+            np.save(file, images)
+        values = [{name: scene.values[name] for name in self.names} for scene in scenes]
+        parts[1].write_text(json.dumps(values), "utf-8")
+        # The values last: they are the sign that a shard is complete.
+        for part, path in zip(parts, paths):
+            os.replace(part, path)
+        log.info("rendered shard %d of %d", shard + 1, self.shards)
 
     def scene(self, index: int) -> Any:
         """The scene of an index, the same in every run."""

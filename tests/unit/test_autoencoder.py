@@ -20,6 +20,7 @@ from causal_core.autoencoder.config import PAPER, PRESETS, AutoencoderConfig, ge
 from causal_core.autoencoder.data import WorldSource
 from causal_core.autoencoder.mechanisms import Mechanisms
 from causal_core.autoencoder.model import CausalAutoencoder
+from causal_core.autoencoder.networks import Context, Decoder
 from causal_core.autoencoder.objective import (
     Batch,
     alignment,
@@ -424,16 +425,53 @@ def test_the_papers_weight_rises_with_the_steps():
 def test_a_shift_trains_on_more_noise():
     seen = []
 
-    def decoder(x, sigma, context):
-        seen.append(sigma)
-        return x
+    class Seen(Decoder):
+        def forward(self, x, sigma, context):
+            seen.append(sigma)
+            return x
 
     for shift in (1.0, 3.0):
-        model = SimpleNamespace(config=replace(TINY, shift=shift), decoder=decoder)
-        diffusion_loss(model, _pictures(64), torch.zeros(64, 1), torch.Generator().manual_seed(0))
+        config = replace(TINY, shift=shift)
+        model = SimpleNamespace(config=config, decoder=Seen(config, CODING))
+        diffusion_loss(model, _pictures(64), Context(torch.zeros(64, 1)), torch.Generator().manual_seed(0))
     plain, shifted = seen
     top = diffusion.sigmas()[-1]
     assert torch.allclose(shifted, (3 * plain).clamp_max(top)) and (shifted <= top).all()
+
+
+def test_what_is_diffused_is_what_the_drawing_lacks():
+    model, x = _model(), _pictures()
+    context = model.decoder.context(*model.read(x))
+    rest = model.decoder.rest(x, context)
+    assert torch.allclose(rest, TINY.gain * (x - context.drawing))
+    assert torch.allclose(model.decoder.picture(rest, context), x, atol=1e-5)
+    plain = Context(context.vector)
+    assert model.decoder.rest(x, plain) is x and model.decoder.picture(x, plain) is x
+
+
+def test_only_its_own_loss_trains_the_drawing():
+    model = CausalAutoencoder(TINY, CODING)
+    terms = objective(model, _batch(True), torch.Generator().manual_seed(0))
+    drawn = list(model.decoder.drawing.parameters())
+    found = torch.autograd.grad(terms["diffusion"], drawn, retain_graph=True, allow_unused=True)
+    assert all(g is None or not g.any() for g in found)
+    assert all(g.any() for g in torch.autograd.grad(terms["drawing"], drawn))
+
+
+def test_an_intervention_changes_the_picture_with_the_drawing():
+    model, x = _model(), _pictures()
+    # A decoder that knows nothing of what is left.
+    model.decoder.unet.conv_out.weight.zero_()
+    model.decoder.unet.conv_out.bias.zero_()
+    latent = model.encode(x, 2, rounds=1)
+    latent = replace(latent, noise=1e-3 * torch.randn_like(latent.noise))
+    new = model.intervened(latent, {"sun": "9"})
+    before, after = (model.decoder.context(one.z, one.residual).drawing for one in (latent, new))
+    assert not torch.allclose(before, after, atol=1e-3)
+    factual = model.decode(latent)
+    for strength in (0.5, 1.0):
+        made = model.decode(latent, new, strength)
+        assert torch.allclose(made, factual + strength * (after - before), atol=1e-4)
 
 
 @pytest.mark.parametrize("changes", [{}, PAPER])
@@ -446,7 +484,8 @@ def test_every_part_is_trained_also_without_labels(changes):
         terms["loss"].backward()
         assert math.isfinite(terms["loss"].item())
         assert (terms["alignment"].item() > 0) == labelled
-        for part in (model.encoder.body, model.encoder.head, model.decoder.unet, model.decoder.condition):
+        parts = (model.encoder.body, model.encoder.head, model.decoder.unet, model.decoder.condition)
+        for part in (*parts, *([model.decoder.drawing] if model.config.drawing else [])):
             assert any(p.grad is not None and float(p.grad.abs().sum()) > 0 for p in part.parameters())
 
 
