@@ -463,6 +463,7 @@ def test_an_intervention_changes_the_picture_with_the_drawing():
     # A decoder that knows nothing of what is left.
     model.decoder.unet.conv_out.weight.zero_()
     model.decoder.unet.conv_out.bias.zero_()
+    model.decoder.drawing[-2].weight.mul_(0.2)  # or it would leave -1..1
     latent = model.encode(x, 2, rounds=1)
     latent = replace(latent, noise=1e-3 * torch.randn_like(latent.noise))
     new = model.intervened(latent, {"sun": "9"})
