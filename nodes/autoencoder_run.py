@@ -79,7 +79,8 @@ def trained(
         If ComfyUI's run was cancelled; a checkpoint is written before.
     """
     channels = None if start is None else start.config.channels
-    source = FolderSource(images, labels, graph, settings["size"], channels=channels)
+    check = memory.throw_exception_if_processing_interrupted
+    source = FolderSource(images, labels, graph, settings["size"], channels=channels, check=check)
     if start is None:
         config = AutoencoderConfig(**settings, channels=source.channels)
     elif start.config.size == settings["size"]:

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,7 @@ class FolderSource:
     labelled : share of the pictures whose labels are used, 0 to 1
     resize : whether pictures of another size are scaled and cut; otherwise they are an error
     channels : 3, or 1 for grey pictures alone; without it 1 if all pictures are grey, else 3
+    check : called before each picture is opened, which takes long for many; may raise to end it
 
     Attributes
     ----------
@@ -65,6 +66,7 @@ class FolderSource:
         labelled: float = 1.0,
         resize: bool = True,
         channels: int | None = None,
+        check: Callable[[], object] = lambda: None,
     ) -> None:
         self.folder, self.size, self.resize = Path(images), int(finite(size, "size", 1, 8192)), resize
         graph = graph if isinstance(graph, CausalGraph) else read_graph(graph)
@@ -77,7 +79,10 @@ class FolderSource:
         read = read_labels(Path(labels) if labels is not None else None, graph, found)
         self.coding = read.coding
         self.left_out: dict[str, str] = {}
-        modes = [self._mode(name) for name in found]
+        modes = []
+        for name in found:
+            check()
+            modes.append(self._mode(name))
         kept = [i for i, mode in enumerate(modes) if mode]
         if self.left_out:
             count = f"{len(self.left_out)} of {len(found)}"
@@ -203,6 +208,8 @@ def square(image: Image.Image, size: int) -> np.ndarray:
     OSError, ValueError and others of Pillow
         If the picture is damaged, or of a kind that has no fixed range of brightness.
     """
+    if image.mode == "I" and image.format == "TIFF":
+        raise ValueError("its pixels are 32-bit numbers, save it with 8 or 16 bits")
     image.draft(image.mode, (2 * size, 2 * size))  # a large JPEG need not be decoded in full
     image = _opaque(ImageOps.exif_transpose(image))
     pixels = np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS))

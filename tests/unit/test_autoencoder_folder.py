@@ -146,6 +146,26 @@ def test_transparent_parts_become_white_and_sixteen_bits_eight():
     assert np.abs(square(Image.fromarray(deep), 8)[..., 0].astype(int) - deep / 257).max() <= 0.5
 
 
+def test_numbers_without_a_range_are_no_brightness(tmp_path):
+    for kind, dtype in (("32-bit", np.int32), ("floating-point", np.float32)):
+        Image.fromarray(np.full((8, 8), 200, dtype)).save(tmp_path / "a.tif")
+        with Image.open(tmp_path / "a.tif") as image, pytest.raises(ValueError, match=f"its pixels are {kind}"):
+            square(image, 8)
+
+
+def test_opening_a_folder_can_be_ended(data):
+    opened = []
+
+    def check():
+        opened.append(0)
+        if len(opened) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        source(data, check=check)
+    assert len(opened) == 3
+
+
 def test_orientation_of_a_camera_is_heeded(tmp_path):
     picture = np.zeros((8, 8, 3), np.uint8)
     picture[:4] = 255
