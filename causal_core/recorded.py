@@ -26,16 +26,16 @@ _recording = threading.Lock()
 
 
 class RecordedTraining(Training):
-    """A training whose steps are recorded on a GPU; on a CPU, or where that fails, they run one by one.
+    """A training whose steps can be recorded on a GPU; else, or where that fails, they run one by one.
 
     Attributes
     ----------
-    records : whether to record; may be set to false
+    records : whether to record; false until it is set, since it has not been measured on a GPU yet
     """
 
     def __init__(self, model: nn.Module, plan: Plan, seed: int = 0) -> None:
         super().__init__(model, plan, seed)
-        self.records = self.device.type == "cuda"
+        self.records = False
         self._first, self._graph = FIRST_STEPS, None
 
     @abstractmethod
@@ -78,7 +78,7 @@ class RecordedTraining(Training):
                 terms = self.terms(self._inputs, self._step)
                 self.descend(terms["loss"])
                 self._terms = {name: term.detach() for name, term in terms.items()}
-        except RuntimeError as error:
+        except (RuntimeError, AttributeError) as error:  # or this torch has no such graphs
             log.warning("steps cannot be recorded on this GPU, training goes on slower (%s)", error)
             self.records = False
             return False

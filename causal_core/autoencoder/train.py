@@ -104,7 +104,7 @@ class Trainer(RecordedTraining):
             half = cuda and torch.cuda.get_device_capability(self.device)[0] >= BFLOAT16
         self.shared = Objective(model, half)
         if accelerator is not None:
-            self.shared, self.records = accelerator.prepare(self.shared), False
+            self.shared = accelerator.prepare(self.shared)
 
     def resume(self, folder: Path) -> bool:
         found = super().resume(folder)
@@ -196,6 +196,7 @@ def train(
     sample_seconds: float = 600,
     weights: str | Path | None = None,
     start: CausalAutoencoder | None = None,
+    record: bool = False,
 ) -> Path:
     """Train, or go on training, until `config.images` pictures have been seen.
 
@@ -210,6 +211,7 @@ def train(
     save_seconds, sample_seconds : time between checkpoints and between samples
     weights : the file to write; without it `<config.name>.safetensors` in the run folder
     start : trained weights of the same sizes and variables to begin with; without it random ones
+    record : play the steps from a CUDA graph, on one GPU
 
     Returns
     -------
@@ -238,6 +240,7 @@ def train(
     except (RuntimeError, AssertionError):
         raise CounterfactError(f'device: there is no "{device}"; use cpu, or cuda for a GPU') from None
     run = Trainer(config, source, seed, device, accelerator, half, start)
+    run.records = record and accelerator is None and device.startswith("cuda")
     run.resume(folder)
     weights = Path(weights or folder / f"{config.name}.safetensors")
     writes = run.rank == 0
@@ -314,6 +317,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu or cuda; without it a GPU is used if there is one")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument(
+        "--record", action="store_true", help="on one GPU: record a step as a CUDA graph and play it (not yet measured)"
+    )
+    parser.add_argument(
         "--bf16", action=argparse.BooleanOptionalAction, help="train the decoder in bfloat16; without it on a GPU alone"
     )
 
@@ -370,7 +376,7 @@ def main(args: argparse.Namespace) -> None:
     try:
         if args.images is None:
             source = world_source(config, args.pictures, args.labelled, all_now=_accelerator() is not None)
-        weights = train(config, source, folder, args.device, args.seed, half=args.bf16, start=start)
+        weights = train(config, source, folder, args.device, args.seed, half=args.bf16, start=start, record=args.record)
     except OSError as error:
         raise CounterfactError(
             f"--run: {error.filename or folder} cannot be written ({error.strerror}); make room, or choose another "
