@@ -51,8 +51,8 @@ class LoadAutoencoder(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "weights", options=presets(), default=SHIPPED,
-                    tooltip="Which autoencoder: pendulum comes with the pack and knows that world of Draw Demo "
-                    "Scene. Those of Train Causal Autoencoder, and files that 'counterfact train autoencoder' "
+                    tooltip="Which autoencoder: pendulum and cottage come with the pack and know these worlds of Draw "
+                    "Demo Scene. Those of Train Causal Autoencoder, and files that 'counterfact train autoencoder' "
                     "wrote, appear here when they lie in models/counterfact.",
                 ),
             ],

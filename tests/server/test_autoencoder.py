@@ -81,6 +81,18 @@ def test_traversal(client, template):
     assert max(lamps) < min(pendulums[0], pendulums[2]) / 4
 
 
+def test_csg_and_autoencoder(template):
+    run = template("csg_and_autoencoder")
+    run.set("CausalCSGSampler.steps=8", "CausalEncode.steps=10")
+    run.run()
+    factual, truth = run.pictures("Factual")[0], run.pictures("True counterfactual")[0]
+    for title in ("With CSG", "With the autoencoder"):
+        assert error(run.pictures(title)[0], truth) < error(factual, truth) / 3, title
+    told = values(run, "Before and after")
+    assert told["season"]["after"] == "winter" and told["ground"]["after"] == "snow"
+    assert told["house"]["before"] == told["house"]["after"]
+
+
 def test_training_is_cancelled_and_taken_up(client, server, object_info):
     """Of pictures that are put into the input folder while the server runs; `object_info` is fetched before."""
     folder = server.base_dir / "input" / "dots"
