@@ -163,7 +163,7 @@ PRESETS = {
         kept=0.1, batch=16, learning_rate=7e-4,
     ),  # fmt: skip
     "cottage": AutoencoderConfig(
-        "cottage", world="cottage", encoder_widths=(32, 64, 96, 128), residual=32, gain=3.0, batch=16,
+        "cottage", world="cottage", encoder_widths=(32, 64, 96, 128), residual=32, gain=3.0, kept=0.5, batch=16,
         learning_rate=7e-4,
     ),  # fmt: skip
     "digits": AutoencoderConfig("digits", world="digits", size=32, channels=1, patch=2, residual=16),
