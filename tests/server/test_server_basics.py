@@ -83,7 +83,7 @@ def test_bad_flag_shows_exit_code_and_log(pack_root, comfy_path):
     assert "unrecognized arguments: --no-such-flag" in str(caught.value)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_death_in_the_middle_of_a_run_and_nothing_left_behind(pack_root, comfy_path):
     running = ComfyServer(pack_root, comfy_path)
     with running:

@@ -54,7 +54,7 @@ class TestCacheDir:
         assert cache_dir() == tmp_path / "mine"
         assert not cache_dir().exists()
 
-    @pytest.mark.skipif(sys.platform != "linux", reason="the places differ by platform")
+    @pytest.mark.skipif(sys.platform != "linux", reason="XDG folders are those of Linux")
     def test_xdg(self, monkeypatch, tmp_path):
         monkeypatch.delenv("COUNTERFACT_CACHE", raising=False)
         monkeypatch.setenv("HOME", str(tmp_path))
