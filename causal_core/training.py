@@ -17,7 +17,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from .weights import read_tensors, write_tensors
 
 log = logging.getLogger("counterfact")
 
-CHECKPOINT, PREVIOUS, LOG = "checkpoint.safetensors", "previous.safetensors", "log.jsonl"
+CHECKPOINT, PREVIOUS, LOG, LOCK = "checkpoint.safetensors", "previous.safetensors", "log.jsonl", "run.lock"
 SCHEMA_VERSION = 1
 FINAL_SHARE = 0.02
 LOG_SECONDS = 10.0
@@ -252,8 +252,17 @@ def run(
     Raises
     ------
     CounterfactError
-        If the loss is no longer finite, and the last checkpoint is from before; if the log cannot be written.
+        If the loss is no longer finite, and the last checkpoint is from before; if the log cannot be written; if
+        another process trains in the folder.
     """
+    with nullcontext() if folder is None else alone(folder):
+        return _run(training, folder, images, watch, save_seconds, sample_seconds)
+
+
+def _run(
+    training: Training, folder: Path | None, images: int, watch: Watch, save_seconds: float, sample_seconds: float
+) -> bool:
+    """:func:`run`, in a folder that no other process writes to."""
     steps = math.ceil(images / training.plan.batch)
     saved = sampled = logged = time.monotonic()
     recent: list[Losses] = []
@@ -311,6 +320,26 @@ def _note(folder: Path, entry: Mapping[str, Any]) -> None:
         raise CounterfactError(
             f"run folder {folder}: the log cannot be written ({error.strerror}); make room and start the same command "
             "again, it goes on from the last checkpoint"
+        ) from None
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run folder, which a process that dies gives back.
+
+    Raises
+    ------
+    CounterfactError
+        If another process holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            yield
+    except Timeout:
+        raise CounterfactError(
+            f"run folder {folder}: another process trains in it; wait for that one, or choose another folder"
         ) from None
 
 

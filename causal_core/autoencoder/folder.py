@@ -116,6 +116,10 @@ class FolderSource:
         chosen, pictures = zip(*(self._read(int(i)) for i in indices))
         return np.stack(pictures), self.labels[list(chosen)], self.free[list(chosen)]
 
+    def readable(self, index: int) -> bool:
+        """Whether a picture can be decoded; it is, and one that is damaged is left out from then on."""
+        return self._picture(index) is not None
+
     def _read(self, index: int) -> tuple[int, np.ndarray]:
         """A picture and its number, or the next that can be read."""
         for at in range(index, index + len(self)):

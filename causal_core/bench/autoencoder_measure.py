@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from ..autoencoder.coding import Coding
-from ..autoencoder.data import Source, spread
+from ..autoencoder.data import spread
 from ..autoencoder.model import CausalLatent
 from ..errors import CounterfactError
 from ..worlds import get_world
@@ -24,6 +24,9 @@ from .autoencoder_reader import ValueReader
 from .autoencoder_training import Part
 from .baselines.autoencoders import METHODS, Method
 from .disentanglement import Code, dci, infomec
+
+if TYPE_CHECKING:
+    from ..autoencoder.folder import FolderSource
 
 CYCLES = 10
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
@@ -45,20 +48,24 @@ class Folder:
     size: int
     channels: int | None
 
-    def source(self) -> Source:
+    def source(self) -> FolderSource:
         """All of it."""
         from ..autoencoder.folder import FolderSource
 
         return FolderSource(self.images, self.labels, self.graph, self.size, channels=self.channels)
 
 
-def split(source: Source) -> tuple[Part, np.ndarray]:
-    """The pictures of a source to train on, and the numbers of those to test on."""
-    numbers = np.arange(len(source))
+def split(source: FolderSource) -> tuple[Part, np.ndarray]:
+    """The pictures of a folder to train on, and the numbers of those to test on.
+
+    Every picture is decoded once: in place of a damaged one the folder gives its neighbour, which may be of the other
+    part.
+    """
+    numbers = np.array([i for i in range(len(source)) if source.readable(i)])
     test = spread(numbers, TEST_SHARE).numpy()
     if test.sum() < 2 or test.all():  # a distance of distributions needs two
         raise CounterfactError(
-            f"the folder has {len(source)} usable pictures: too few to train on some and test others"
+            f"the folder has {len(numbers)} usable pictures: too few to train on some and test others"
         )
     return Part(source, numbers[~test], "train"), numbers[test]
 
@@ -109,7 +116,7 @@ class Bench:
         return scales(self.coding, self.setup.world)
 
     @cached_property
-    def source(self) -> Source:
+    def source(self) -> FolderSource:
         return self.setup.folder.source()
 
     def method(self, name: str) -> Method:

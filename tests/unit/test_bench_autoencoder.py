@@ -50,6 +50,9 @@ class Brightness:
     def refresh(self):
         return 200
 
+    def readable(self, index):
+        return True
+
     def batch(self, indices):
         greys = [int(i) * 97 % 256 for i in indices]
         images = np.stack([np.full((16, 16, 3), grey, np.uint8) for grey in greys])
@@ -481,6 +484,15 @@ def test_a_folder_is_split_into_parts_that_share_nothing():
     chosen = measure.chosen_numbers(1, 10, test)
     assert len(set(chosen)) == 10 and set(chosen) <= set(test.tolist())
     assert isinstance(train, Part) and np.array_equal(train.batch([0])[0], Brightness().batch(train.indices[:1])[0])
+
+
+def test_a_damaged_picture_is_in_neither_part():
+    class Damaged(Brightness):
+        def readable(self, index):
+            return index % 3 > 0
+
+    train, test = measure.split(Damaged())
+    assert len(train) + len(test) == 133 and all(i % 3 for i in (*train.indices, *test))
 
 
 def test_a_folder_that_is_too_small_is_told():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +18,7 @@ from causal_core.demo.latents import PatchPCA
 from causal_core.demo.model import DemoModel, from_uint8, generate, to_uint8
 from causal_core.demo.tokenizer import END, PAD, START, UNKNOWN, WordTokenizer
 from causal_core.errors import CounterfactError
-from causal_core.training import CHECKPOINT, PREVIOUS
+from causal_core.training import CHECKPOINT, PREVIOUS, Watch, run
 from causal_core.worlds.dataset import SceneData
 
 TINY = DemoConfig("tiny", size=16, patch=4, latent_channels=8, widths=(32,), text_width=16, text_heads=2, max_length=16)
@@ -237,6 +239,22 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(data, tmp_path):
     (tmp_path / PREVIOUS).write_bytes(b"")
     with pytest.raises(CounterfactError, match="empty folder"):
         trainer.resume(tmp_path)
+
+
+def test_two_processes_do_not_share_a_run_folder(data, tmp_path):
+    code = "import sys, pathlib\nfrom causal_core.training import alone\n"
+    code += "with alone(pathlib.Path(sys.argv[1])): print('mine', flush=True); sys.stdin.read()"
+    trainer = _trainer(data)
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout.readline().strip() == b"mine"
+        with pytest.raises(CounterfactError, match="another process trains in it"):
+            run(trainer, tmp_path, 8, Watch())
+        assert trainer.step == 0
+        other.kill()
+        other.wait()
+    assert run(trainer, tmp_path, 8, Watch()) and trainer.images == 8
 
 
 def test_the_command_trains_and_goes_on(data, tmp_path, monkeypatch):
