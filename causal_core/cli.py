@@ -41,6 +41,9 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("discover",): Command(
         "discovery.cli", "ask a language model which concept causes which, and write the causal graph"
     ),
+    ("identify",): Command(
+        "identify_cli", "whether data can answer a causal question in spite of hidden causes, and by which expression"
+    ),
     ("fetch", "smollm2"): Command("language.smollm2", "fetch the small language model, once (93 MB)"),
     ("train", "demo-model"): Command("demo.train", "train the bundled text-to-image model"),
     ("train", "autoencoder"): Command(

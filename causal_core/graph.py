@@ -11,10 +11,21 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .concepts import Concept, Concepts, typed_lines
-from .errors import CounterfactError, fields, finite, identifier, limited, read_document, text, write_document
+from .errors import (
+    MAX_DOCUMENT,
+    CounterfactError,
+    fields,
+    finite,
+    identifier,
+    limited,
+    read_document,
+    text,
+    write_document,
+)
 
 if TYPE_CHECKING:
     import networkx
@@ -307,6 +318,21 @@ def parse_edges(typed: str) -> tuple[list[Edge], list[tuple[str, str]]]:
             elif (target, source) not in confounded:
                 confounded[source, target] = None
     return list(edges), list(confounded)
+
+
+def read_graph(path: str | Path) -> CausalGraph:
+    """The causal graph in a JSON file; raises CounterfactError that names the file."""
+    path = Path(path)
+    try:
+        if path.stat().st_size > 4 * MAX_DOCUMENT:
+            raise CounterfactError(f"graph: {path} is too large to be a causal graph")
+        return CausalGraph.from_json(path.read_text("utf-8-sig"))
+    except OSError as error:
+        raise CounterfactError(f"graph: cannot read {path} ({error.strerror}); give the path of a JSON file") from None
+    except UnicodeDecodeError:
+        raise CounterfactError(f"graph: {path} is not UTF-8 text; export the graph again") from None
+    except CounterfactError as error:
+        raise CounterfactError(f"graph {path.name}: {error}") from None
 
 
 def _check_mechanisms(graph: CausalGraph) -> None:

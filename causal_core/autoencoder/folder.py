@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..errors import MAX_DOCUMENT, CounterfactError, finite
-from ..graph import CausalGraph
+from ..errors import CounterfactError, finite
+from ..graph import CausalGraph, read_graph
 from .data import spread
 from .labels import read_labels
 
@@ -69,6 +69,8 @@ class FolderSource:
         check: Callable[[], object] = lambda: None,
     ) -> None:
         self.folder, self.size, self.resize = Path(images), int(finite(size, "size", 1, 8192)), resize
+        if graph is None:
+            raise CounterfactError("graph: a folder of images needs the causal graph of its labels, a JSON file")
         graph = graph if isinstance(graph, CausalGraph) else read_graph(graph)
         if graph.confounded:
             log.warning(
@@ -185,23 +187,6 @@ class FolderSource:
         digest.update(self.labels.numpy().tobytes())
         digest.update(self.free.numpy().tobytes())
         return digest.hexdigest()[:16]
-
-
-def read_graph(path: str | Path | None) -> CausalGraph:
-    """The causal graph in a JSON file; raises CounterfactError that names the file."""
-    if path is None:
-        raise CounterfactError("graph: a folder of images needs the causal graph of its labels, a JSON file")
-    path = Path(path)
-    try:
-        if path.stat().st_size > 4 * MAX_DOCUMENT:
-            raise CounterfactError(f"graph: {path} is too large to be a causal graph")
-        return CausalGraph.from_json(path.read_text("utf-8-sig"))
-    except OSError as error:
-        raise CounterfactError(f"graph: cannot read {path} ({error.strerror}); give the path of a JSON file") from None
-    except UnicodeDecodeError:
-        raise CounterfactError(f"graph: {path} is not UTF-8 text; export the graph again") from None
-    except CounterfactError as error:
-        raise CounterfactError(f"graph {path.name}: {error}") from None
 
 
 def square(image: Image.Image, size: int) -> np.ndarray:

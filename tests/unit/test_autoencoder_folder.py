@@ -14,7 +14,7 @@ from PIL import Image
 
 from causal_core.autoencoder import folder
 from causal_core.autoencoder.data import as_batch
-from causal_core.autoencoder.folder import FolderSource, read_graph, square
+from causal_core.autoencoder.folder import FolderSource, square
 from causal_core.autoencoder.labels import read_labels
 from causal_core.concepts import parse_concepts
 from causal_core.errors import CounterfactError
@@ -236,7 +236,7 @@ def test_folder_and_graph_that_are_not_there_are_named(data):
     with pytest.raises(CounterfactError, match="images: there is no picture in"):
         FolderSource(data / "none", None, GRAPH, SIZE)
     with pytest.raises(CounterfactError, match="graph: a folder of images needs"):
-        read_graph(None)
+        source(data, graph=None)
     with pytest.raises(CounterfactError, match=r"graph: cannot read .*other\.json"):
         source(data, graph="other.json")
     (data / "graph.json").write_text("{}")

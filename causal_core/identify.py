@@ -1,0 +1,424 @@
+"""Identification: whether data can answer a causal question although causes are hidden, and by which expression.
+
+One algorithm for interventions, conditions and counterfactuals (Correa, Lee and Bareinboim 2021, *Nested Counterfactual
+Identification from Arbitrary Surrogate Experiments*): the ancestors of what is asked, each in its own world, fall into
+c-components; each of these is either one c-factor of the graph or asks for two worlds at once. A c-factor is computed
+from the data by Tian's algorithm (Tian 2002), or a hedge forbids it (Shpitser and Pearl 2006). For questions in one
+world this is ID, with conditions IDC; both are complete.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .admg import ADMG, members
+from .errors import CounterfactError
+from .expression import (
+    Distribution,
+    Expression,
+    Probability,
+    Symbol,
+    Value,
+    evaluate,
+    free,
+    latex,
+    product,
+    ratio,
+    substitute,
+    text,
+    tidy,
+    total,
+)
+from .graph import CausalGraph
+from .query import Query, parse_query
+
+World = tuple[tuple[int, Value], ...]
+Node = tuple[int, World]
+
+
+@dataclass(frozen=True)
+class Estimand:
+    """The answer of :func:`identify`.
+
+    Attributes
+    ----------
+    query : what was asked
+    expression : that equals it, in probabilities that data tell; None if there is none
+    anything : free symbols of the expression that are not the query's; whatever their values, the answer is the same
+    reason : the verdict in words
+    hedge : if not identifiable, the variables that hang together by hidden causes, and those among them whose
+        c-factor cannot be told apart; both empty if the question is about two worlds at once
+    """
+
+    query: Query
+    expression: Expression | None
+    anything: tuple[Symbol, ...] = ()
+    reason: str = ""
+    hedge: tuple[tuple[str, ...], tuple[str, ...]] = field(default=((), ()))
+
+    @property
+    def identifiable(self) -> bool:
+        """Whether data can answer the question."""
+        return self.expression is not None
+
+    def __str__(self) -> str:
+        return "not identifiable" if self.expression is None else text(self.expression)
+
+    @property
+    def latex(self) -> str:
+        """The expression for TeX; empty if there is none."""
+        return "" if self.expression is None else latex(self.expression)
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain JSON values."""
+        return {
+            "query": str(self.query), "identifiable": self.identifiable,
+            "expression": "" if self.expression is None else text(self.expression), "latex": self.latex,
+            "any": [str(symbol) for symbol in self.anything], "reason": self.reason,
+            "hedge": [list(part) for part in self.hedge],
+        }  # fmt: skip
+
+    def evaluate(self, source: Distribution) -> np.ndarray:
+        """The answer, as numbers.
+
+        Parameters
+        ----------
+        source : the probabilities that data tell
+
+        Returns
+        -------
+        array with one axis for each of ``query.symbols``, in their order
+
+        Raises
+        ------
+        CounterfactError
+            If the question is not identifiable, or a condition that is needed never occurs in the data.
+        """
+        if self.expression is None:
+            raise CounterfactError(f"query: {self.query} cannot be answered: {self.reason}")
+        axes = self.query.symbols
+        found = evaluate(self.expression, source, (*axes, *self.anything))
+        if self.anything:
+            # All values would do; what is known of them is averaged, by how often they occur.
+            weights = np.ones(())
+            for symbol in self.anything:
+                weights = np.multiply.outer(weights, source.joint([symbol.variable], {}))
+            weights = np.where(np.isnan(found), 0.0, weights)
+            rest = tuple(range(len(axes), found.ndim))
+            with np.errstate(invalid="ignore"):
+                found = (np.nan_to_num(found) * weights).sum(rest) / weights.sum(rest)
+        if np.isnan(found).any():
+            raise CounterfactError(
+                f"query: the data have no case of a condition that {text(self.expression)} needs; leave it out, take "
+                "more data, or allow smoothing"
+            )
+        return found
+
+
+class _Forbidden(Exception):
+    """Why there is no answer: in words, and the hedge."""
+
+    def __init__(self, reason: str, hedge: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())) -> None:
+        super().__init__(reason)
+        self.reason, self.hedge = reason, hedge
+
+
+def identify(graph: CausalGraph, query: Query | str, experiments: Iterable[Iterable[str]] = ()) -> Estimand:
+    """Express a query in what data tell.
+
+    Parameters
+    ----------
+    graph : causes and latent confounders
+    query : a query, or its text
+    experiments : sets of variables; of each there are data in which these were set. Observations are always there
+
+    Returns
+    -------
+    Estimand
+        The expression, or why there is none: then two models agree on all data and differ in the answer.
+
+    Raises
+    ------
+    CounterfactError
+        If the query cannot be read, names what the graph does not know, or contradicts itself.
+
+    Examples
+    --------
+    >>> front_door = CausalGraph.from_edges([("x", "z"), ("z", "y")], [("x", "y")])
+    >>> print(identify(front_door, "P(y | do(x=1))"))
+    sum[z] P(z | x=1) sum[x] P(x) P(y | x, z)
+    >>> bow = CausalGraph.from_edges([("x", "y")], [("x", "y")])
+    >>> print(identify(bow, "P(y | do(x=1))").reason)
+    x and y share a hidden cause (x <-> y) and x acts on y: what x does cannot be told from what the hidden cause does
+    """
+    query = parse_query(query, graph.concepts) if isinstance(query, str) else query
+    g = ADMG.of(graph)
+    number = {name: i for i, name in enumerate(g.names)}
+    sets = sorted({g.mask(graph.concepts[name].name for name in names) for names in experiments} - {0})
+    asked = _Asked(g, sets)
+    of, given = ([(number[t.variable], _world(t.do, number), t.value) for t in ts] for ts in (query.of, query.given))
+    try:
+        expression = asked.conditional(of, given, query)
+    except _Forbidden as forbidden:
+        return Estimand(query, None, reason=forbidden.reason, hedge=forbidden.hedge)
+    anything = tuple(sorted(free(expression) - set(query.symbols)))
+    return Estimand(query, expression, anything, asked.reason())
+
+
+def _world(do: Iterable[tuple[str, Value]], number: Mapping[str, int]) -> World:
+    return tuple(sorted(((number[name], value) for name, value in do), key=lambda event: event[0]))
+
+
+class _Asked:
+    """One run of the algorithm: the graph, the data there are, and the symbols that are in use."""
+
+    def __init__(self, g: ADMG, experiments: Sequence[int]) -> None:
+        self.g, self.experiments = g, experiments
+        self.marks: dict[str, int] = {}
+        self.used = 0
+
+    def fresh(self, symbol: Symbol) -> Symbol:
+        """A symbol of the same variable that is not in use."""
+        mark = self.marks[symbol.variable] = self.marks.get(symbol.variable, -1) + 1
+        return Symbol(symbol.variable, mark)
+
+    def node(self, v: int, world: World) -> Node:
+        """A variable with only that of its world that matters to it."""
+        kept = self.g.ancestors(1 << v, cut=_mask(world))
+        return v, tuple(event for event in world if kept >> event[0] & 1)
+
+    def above(self, node: Node, mute: int = 0) -> dict[int, Node]:
+        """A node and its ancestors in its world, by variable, without the paths that leave a muted variable."""
+        v, world = node
+        found = self.g.ancestors(1 << v, mute=_mask(world) | mute)
+        return {w: self.node(w, world) for w in members(found)}
+
+    def conditional(
+        self, of: list[tuple[int, World, Value]], given: list[tuple[int, World, Value]], query: Query
+    ) -> Expression:
+        """P(of | given), by the ancestral components of its terms."""
+        for symbol in query.symbols:
+            self.marks[symbol.variable] = max(self.marks.get(symbol.variable, -1), symbol.mark)
+        conditions = self.valued(given, {}, query)
+        outcomes = self.valued(of, conditions, query)
+        if all(not world for _, world in (*outcomes, *conditions)):
+            names = self.g.names
+            return Probability(*(tuple((names[v], x) for (v, _), x in sorted(part.items(), key=_first))
+                                 for part in (outcomes, conditions)))  # fmt: skip
+        parts: list[tuple[int, dict[Node, None], set[Node]]] = []
+        for start in (*outcomes, *conditions):
+            whole = self.above(start)
+            mute = sum(1 << v for v, node in whole.items() if node in conditions and node != start)
+            nodes = self.above(start, mute)
+            mask = sum(1 << v for v in nodes)
+            starts, grown = {start}, dict.fromkeys(nodes.values())
+            apart = []
+            for other in parts:
+                if mask & other[0] or any(self.g.siblings[v] & other[0] for v in members(mask)):
+                    mask, starts, grown = mask | other[0], starts | other[2], {**grown, **other[1]}
+                else:
+                    apart.append(other)
+            parts = [*apart, (mask, grown, starts)]
+        kept = [part for part in parts if part[2] & outcomes.keys()]
+        nodes = {node: None for part in kept for node in part[1]}
+        known = {**conditions, **outcomes}
+        top = self.joint(nodes, known)
+        below = [start for part in kept for start in part[2] if start in conditions]
+        if not below:
+            return tidy(top)
+        nodes = {}
+        for start in below:
+            whole = self.above(start)
+            mute = sum(1 << v for v, node in whole.items() if node in conditions and node != start)
+            nodes |= dict.fromkeys(self.above(start, mute).values())
+        return tidy(ratio(top, self.joint(nodes, conditions)))
+
+    def valued(
+        self, terms: list[tuple[int, World, Value]], before: Mapping[Node, Value], query: Query
+    ) -> dict[Node, Value]:
+        """The values of nodes; what is certain by ``before`` is left out."""
+        found: dict[Node, Value] = {}
+        for v, world, value in terms:
+            node = self.node(v, world)
+            known = found.get(node, before.get(node, value))
+            if known != value:
+                name = self.g.names[v]
+                if isinstance(known, Symbol) or isinstance(value, Symbol):
+                    raise CounterfactError(
+                        f"query: {query} asks for {name} twice in the same world, as {known} and as {value}; give both "
+                        "a value, or leave one out"
+                    )
+                raise CounterfactError(
+                    f"query: {query} asks for {name}={known} and {name}={value} in the same world, which cannot be; "
+                    "leave one out"
+                )
+            if node not in before:
+                found[node] = value
+        if terms and not found and before:
+            raise CounterfactError(f"query: {query} asks for what its condition says already")
+        return found
+
+    def joint(self, nodes: Mapping[Node, None], known: Mapping[Node, Value]) -> Expression:
+        """The probability of what is known of nodes that are closed under causes, summed over the others.
+
+        Raises
+        ------
+        _Forbidden
+            If some of it cannot be told from data.
+        """
+        g = self.g
+        value: dict[Node, Value] = {}
+        for node in sorted(nodes, key=lambda node: node[0]):
+            value[node] = known[node] if node in known else self.fresh(Symbol(g.names[node[0]], 0))
+        loose = {x for node, x in value.items() if node not in known}
+
+        def causes(node: Node) -> dict[int, Value]:
+            v, world = node
+            fixed = dict(world)
+            found = {}
+            for p in members(g.parents[v]):
+                cause = self.node(p, world) if p not in fixed else None
+                found[p] = fixed[p] if cause is None else value[cause] if cause in value else known[cause]
+            return found
+
+        # The same causes have the same effect: a sum over both runs over one.
+        merged = True
+        while merged:
+            merged = False
+            events = {node: (node[0], causes(node)) for node in value}
+            for a, b in itertools.combinations(value, 2):
+                if events[a] != events[b] or value[a] == value[b]:
+                    continue
+                old, new = (value[a], value[b]) if value[a] in loose else (value[b], value[a])
+                if old not in loose:
+                    raise CounterfactError(
+                        f"query: {g.names[a[0]]} has the same causes twice, and so cannot be {old} and {new}; leave "
+                        "one out, or give both a value"
+                    )
+                loose.discard(old)
+                value = {node: new if x == old else x for node, x in value.items()}
+                merged = True
+                break
+        everything = 0
+        for v, _ in value:
+            everything |= 1 << v
+        factors = []
+        for part in g.components(everything):
+            assigned: dict[int, Value] = {}
+            for node, x in value.items():
+                if part >> node[0] & 1:
+                    for v, y in (*causes(node).items(), (node[0], x)):
+                        if assigned.setdefault(v, y) != y:
+                            raise self.two_worlds(part, v, assigned[v], y)
+            self.used |= part
+            expression = self.c_factor(part)
+            values = {Symbol(g.names[v]): x for v, x in assigned.items()}
+            values |= {symbol: self.fresh(symbol) for symbol in free(expression) if symbol not in values}
+            factors.append(substitute(expression, values, self.fresh))
+        return total([x for x in value.values() if x in loose], product(factors))
+
+    def two_worlds(self, part: int, v: int, first: Value, second: Value) -> _Forbidden:
+        names = self.g.named(part)
+        name, links = self.g.names[v], self.g.links(part)
+        apart = f", where {name}={first} and where {name}={second}"
+        if isinstance(first, Symbol) or isinstance(second, Symbol):
+            apart = f" that differ in {name}"
+        share = f", which share hidden causes ({_shown(links)})," if links else ""
+        return _Forbidden(
+            f"the question is about one case of {_and(names)}{share} in two worlds{apart}: "
+            "no data show two worlds of one case"
+        )
+
+    def c_factor(self, part: int) -> Expression:
+        """Q[part], the distribution of a c-component when everything else is set, in symbols without primes.
+
+        Raises
+        ------
+        _Forbidden
+            If a hedge stands in the way in all the data there are.
+        """
+        g, first = self.g, (part & -part).bit_length() - 1
+        reason: _Forbidden | None = None
+        for done in (0, *self.experiments):
+            if done & part:
+                continue
+            rest = g.everything & ~done
+            whole = g.component(first, rest)
+            factors = {v: _observed(g, v, rest, done) for v in members(whole)}
+            try:
+                return self.reduced(part, whole, factors)
+            except _Forbidden as forbidden:
+                reason = reason or forbidden
+        raise reason
+
+    def reduced(self, part: int, whole: int, factors: Mapping[int, Expression]) -> Expression:
+        """Q[part] from Q[whole], given as the conditional distribution of each variable of ``whole`` (Tian 2002)."""
+        g = self.g
+
+        def marginal(kept: int) -> Expression:
+            return total([Symbol(name) for name in g.named(whole & ~kept)], product(factors.values()))
+
+        closed = g.ancestors(part, within=whole)
+        if closed == part:
+            return marginal(part)
+        if closed == whole:
+            raise self.hedge(part, whole)
+        inner = g.component((part & -part).bit_length() - 1, closed)
+        found = {}
+        for v in members(inner):
+            before = closed & ((1 << v) - 1)
+            found[v] = ratio(marginal(before | 1 << v), marginal(before))
+        return self.reduced(part, inner, found)
+
+    def hedge(self, part: int, whole: int) -> _Forbidden:
+        g = self.g
+        acting, acted = g.named(whole & ~part), g.named(part)
+        links = g.links(whole)
+        share = "share a hidden cause" if len(links) == 1 else "hang together by hidden causes"
+        does = f"{_and(acting)} {'acts' if len(acting) == 1 else 'act'} on {_and(acted)}"
+        this = f"what {acting[0]} does" if len(acting) == 1 else "what they do"
+        that = "what the hidden cause does" if len(links) == 1 else "what the hidden causes do"
+        return _Forbidden(
+            f"{_and(g.named(whole))} {share} ({_shown(links)}) and {does}: {this} cannot be told from {that}",
+            (g.named(whole), acted),
+        )
+
+    def reason(self) -> str:
+        """Why there is an answer."""
+        found = [(a, b) for v in members(self.used) for a, b in self.g.links(self.g.component(v))]
+        links = list(dict.fromkeys(found))
+        if not links:
+            return "no hidden cause links the variables that matter"
+        return f"the hidden causes ({_shown(links)}) do not stand in the way"
+
+
+def _first(item: tuple[Node, Value]) -> int:
+    return item[0][0]
+
+
+def _mask(world: World) -> int:
+    return sum(1 << v for v, _ in world)
+
+
+def _and(names: Sequence[str]) -> str:
+    """a, b and c"""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _shown(links: Sequence[tuple[str, str]]) -> str:
+    return ", ".join(f"{a} <-> {b}" for a, b in links)
+
+
+def _observed(g: ADMG, v: int, rest: int, done: int) -> Probability:
+    """P(v | what comes before it, do(done)), with only that of it which matters."""
+    part = g.component(v, rest & ((2 << v) - 1))
+    given = (part | g.parents_of(part)) & rest & ~(1 << v)
+    event = {name: (name, Symbol(name)) for name in g.names}
+    names = g.names[v], *g.named(given), *g.named(done)
+    split = 1 + given.bit_count()
+    of, before, do = names[:1], names[1:split], names[split:]
+    return Probability(*(tuple(event[name] for name in part) for part in (of, before, do)))
