@@ -50,6 +50,7 @@ class Plan:
     batch : pictures a step
     learning_rate, warm_up : peak rate, and steps until it is reached
     ema : decay of the averaged weights, 0 to 1
+    weight_decay : of AdamW
     """
 
     kind: str
@@ -58,6 +59,7 @@ class Plan:
     learning_rate: float = 8e-4
     warm_up: int = 500
     ema: float = 0.999
+    weight_decay: float = 0.01
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate at a step of `steps`: a function of both alone, so that a longer plan can take over."""
@@ -85,7 +87,7 @@ class Training(ABC):
         self.rate = torch.tensor(plan.learning_rate, device=self.device)
         self.share = torch.zeros((), device=self.device)
         self.optimizer = torch.optim.AdamW(
-            self.parameters.values(), lr=self.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True,
+            self.parameters.values(), lr=self.rate, betas=(0.9, 0.99), weight_decay=plan.weight_decay, fused=True,
             capturable=self.device.type == "cuda",
         )  # fmt: skip
         self.choices = np.random.default_rng(seed)

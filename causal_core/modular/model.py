@@ -1,0 +1,220 @@
+"""The modular model: a structural causal model made of parts, in which any of them may be a pretrained generator.
+
+Every variable has one mechanism, every clique of confounded variables one hidden cause with a few states. What has been
+fitted answers any identifiable question: set variables, let the rest follow, with the same noise in every world.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..autoencoder.coding import Coding
+from ..errors import CounterfactError, finite, unknown
+from ..graph import CausalGraph
+from ..weights import read_tensors, write_tensors
+from .mechanisms import KINDS, OF_NUMBERS, OF_VALUES, Shape, usual
+
+KIND, SCHEMA_VERSION = "counterfact.modular", 1
+STATES = 8
+MOST_COMBINATIONS = 4096
+
+Values = dict[str, torch.Tensor]
+
+
+class Noise(NamedTuple):
+    """Everything exogenous of some cases: states of the hidden causes, one-hot, and two uniform numbers a variable."""
+
+    hidden: list[torch.Tensor]
+    own: dict[str, torch.Tensor]
+
+    def rows(self, chosen: torch.Tensor) -> Noise:
+        """The noise of some of the cases."""
+        return Noise([h[chosen] for h in self.hidden], {name: e[chosen] for name, e in self.own.items()})
+
+
+@dataclass(frozen=True)
+class HiddenCause:
+    """What a clique of confounded variables has in common: one of ``states`` states."""
+
+    names: tuple[str, ...]
+    states: int
+
+
+class ModularModel(nn.Module):
+    """Mechanisms and hidden causes of a graph.
+
+    Parameters
+    ----------
+    coding : variables, causes first
+    confounded : pairs with a latent confounder
+    states : of each hidden cause
+    kinds : "table", "network", "mixture" or "flow" by variable; what suits it for those that are not named
+    """
+
+    def __init__(
+        self,
+        coding: Coding,
+        confounded: Iterable[Sequence[str]] = (),
+        states: int = STATES,
+        kinds: Mapping[str, str] | None = None,
+    ) -> None:
+        import networkx as nx
+
+        super().__init__()
+        self.coding, self.confounded = coding, tuple(sorted(tuple(sorted(pair)) for pair in confounded))
+        self.states = int(finite(states, "states", 2, 256))
+        self.kinds = dict(kinds or {})
+        self.provenance: dict[str, Any] = {}
+        cliques = sorted(tuple(sorted(clique)) for clique in nx.find_cliques(nx.Graph(self.confounded)))
+        self.hidden = tuple(HiddenCause(clique, self.states) for clique in cliques)
+        self.priors = nn.ParameterList(torch.zeros(self.states) for _ in self.hidden)
+        self.mechanisms = nn.ModuleDict()
+        for name in self.kinds:
+            if name not in coding.names:
+                raise unknown("variable in kinds:", name, coding.names, "variables")
+        for i, name in enumerate(coding.names):
+            shape = self.shape(name)
+            kind = self.kinds.get(name, usual(shape))
+            fitting = OF_NUMBERS if shape.values == 1 else OF_VALUES
+            if kind not in fitting or kind == "table" and math.isinf(shape.rows):
+                raise CounterfactError(
+                    f"the mechanism of {name} cannot be a {kind}; choose {' or '.join(fitting)}"
+                    + (", and a table only if all causes have lists of values" if shape.values > 1 else "")
+                )
+            self.mechanisms[str(i)] = KINDS[kind](shape)
+
+    @classmethod
+    def of(cls, graph: CausalGraph, **options: Any) -> ModularModel:
+        """The model of a graph whose concepts have domains or intervals."""
+        return cls(Coding.of(graph), graph.confounded, **options)
+
+    def behind(self, name: str) -> tuple[int, ...]:
+        """Numbers of the hidden causes of a variable."""
+        return tuple(k for k, hidden in enumerate(self.hidden) if name in hidden.names)
+
+    def causes(self, name: str) -> tuple[str, ...]:
+        """Its direct causes that are not hidden."""
+        return tuple(self.coding.names[p] for p in self.coding.parents[self.coding.index(name)])
+
+    def shape(self, name: str) -> Shape:
+        """What the mechanism of a variable sees and makes."""
+        widths = {v.name: v.width for v in self.coding.variables}
+        return Shape(
+            tuple(widths[cause] for cause in self.causes(name)), (self.states,) * len(self.behind(name)), widths[name]
+        )
+
+    def mechanism(self, name: str) -> nn.Module:
+        """The mechanism of a variable."""
+        return self.mechanisms[str(self.coding.index(name))]
+
+    def split(self, places: torch.Tensor) -> Values:
+        """Latent vectors [N, width] by variable."""
+        return {name: places[:, where] for name, where in zip(self.coding.names, self.coding.places)}
+
+    def seen(self, name: str, values: Values) -> torch.Tensor:
+        """Places [N, ...] of the direct causes of a variable."""
+        causes = [values[cause] for cause in self.causes(name)]
+        return torch.cat(causes, 1) if causes else next(iter(values.values())).new_zeros(self._count(values), 0)
+
+    @staticmethod
+    def _count(values: Values) -> int:
+        return len(next(iter(values.values())))
+
+    def log_likelihood(self, names: Sequence[str], places: torch.Tensor, free: torch.Tensor) -> torch.Tensor:
+        """Log-probability of some variables given their causes, summed over what is hidden.
+
+        Parameters
+        ----------
+        names : whole c-components
+        places, free : [N, width] and [N, variables]; what was set says nothing of its own mechanism
+
+        Returns
+        -------
+        [N]; Tian's c-factor Q of each row, so that the sum over all parts is the log-likelihood of the rows
+        """
+        used = sorted({k for name in names for k in self.behind(name)})
+        count = self.states ** len(used)
+        if count > MOST_COMBINATIONS:
+            raise CounterfactError(
+                f"{', '.join(names)} have {len(used)} hidden causes with {count} states together, too many to sum over: "
+                "take fewer states, or fit them adversarially"
+            )
+        states = self._combinations(len(used)).to(places.device)
+        total = places.new_zeros(len(places), count)
+        for at, k in enumerate(used):
+            total = total + self.priors[k].log_softmax(0)[states[:, at]]
+        values = self.split(places)
+        for name in names:
+            own = [used.index(k) for k in self.behind(name)]
+            # What this mechanism sees of the hidden causes, and which of it belongs to each combination of all.
+            seen = self._combinations(len(own)).to(places.device)
+            back = (states[:, own] * self.states ** torch.arange(len(own) - 1, -1, -1, device=places.device)).sum(1)
+            one_hot = F.one_hot(seen, self.states).flatten(1).to(places.dtype)
+            found = self.mechanism(name).log_prob(values[name], self.seen(name, values), one_hot)
+            total = total + (found * free[:, self.coding.index(name), None])[:, back]
+        return total.logsumexp(1)
+
+    def _combinations(self, count: int) -> torch.Tensor:
+        """States of some hidden causes together, [states ** count, count]."""
+        found = list(itertools.product(range(self.states), repeat=count))
+        return torch.tensor(found, dtype=torch.long).reshape(len(found), count)
+
+    def noise(self, count: int, rng: torch.Generator) -> Noise:
+        """Exogenous noise of some cases."""
+        device = rng.device
+        hidden = []
+        for prior in self.priors:
+            share = prior.detach().softmax(0).to(device)
+            state = torch.multinomial(share.expand(count, -1), 1, generator=rng)[:, 0]
+            hidden.append(F.one_hot(state, self.states).to(share.dtype))
+        own = {name: torch.rand(count, 2, generator=rng, device=device) for name in self.coding.names}
+        return Noise(hidden, own)
+
+    @torch.no_grad()
+    def propagate(self, noise: Noise, do: Mapping[str, torch.Tensor]) -> Values:
+        """Values [N, places] of every variable where some are set; the same noise is the same cases."""
+        values: Values = {}
+        count = len(next(iter(noise.own.values())))
+        for name in self.coding.names:
+            if name in do:
+                values[name] = do[name].expand(count, -1)
+                continue
+            causes = [values[cause] for cause in self.causes(name)]
+            hidden = [noise.hidden[k] for k in self.behind(name)]
+            empty = noise.own[name].new_zeros(count, 0)
+            values[name] = self.mechanism(name).draw(
+                torch.cat([empty, *causes], 1), torch.cat([empty, *hidden], 1), noise.own[name]
+            )
+        return values
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file that :meth:`load` reads."""
+        document = {
+            "kind": KIND, "schema_version": SCHEMA_VERSION, "variables": self.coding.to_dict(),
+            "confounded": [list(pair) for pair in self.confounded], "states": self.states, "kinds": self.kinds,
+            "provenance": self.provenance,
+        }  # fmt: skip
+        write_tensors(path, self.state_dict(), document)
+
+    @classmethod
+    def load(cls, path: str | Path) -> ModularModel:
+        """Read what :meth:`save` wrote; raises CounterfactError for anything else."""
+        tensors, document = read_tensors(path, KIND, SCHEMA_VERSION)
+        try:
+            model = cls(
+                Coding.from_dict(document["variables"]), document["confounded"], document["states"], document["kinds"]
+            )
+            model.load_state_dict(tensors)
+            model.provenance = dict(document["provenance"])
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise CounterfactError(f"{path}: the file is damaged ({error}); fit the model again") from None
+        return model.eval().requires_grad_(False)
