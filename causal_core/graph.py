@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -219,6 +219,26 @@ class CausalGraph:
         depth = {name: i for i, layer in enumerate(layers) for name in layer}
         return {name: depth[name] for name in self._in_order(depth)}
 
+    def with_confounder(self, first: str, second: str, present: bool = True) -> CausalGraph:
+        """The graph with a latent common cause of two concepts, or without one if it is not ``present``.
+
+        Mechanisms that say otherwise are left out, and the noise with them.
+
+        Examples
+        --------
+        >>> graph = CausalGraph.from_edges([("x", "y")]).with_confounder("y", "x")
+        >>> graph.confounded, graph.with_confounder("x", "y", present=False).confounded
+        ((('x', 'y'),), ())
+        """
+        pair = self._pair((first, second))
+        pairs = dict.fromkeys((*self.confounded, pair))
+        if not present:
+            del pairs[pair]
+        changed = {"confounded": tuple(pairs)}
+        if self.scm is not None and _have_hidden_cause(self.scm, *pair) != present:
+            changed |= {"scm": None, "noise": None}
+        return replace(self, **changed)
+
     def to_networkx(self) -> networkx.DiGraph:
         """A networkx graph with the same names; edges carry `confidence` and `reason`, the graph carries `confounded`.
 
@@ -333,6 +353,14 @@ def read_graph(path: str | Path) -> CausalGraph:
         raise CounterfactError(f"graph: {path} is not UTF-8 text; export the graph again") from None
     except CounterfactError as error:
         raise CounterfactError(f"graph {path.name}: {error}") from None
+
+
+def _have_hidden_cause(scm: SCM, first: str, second: str) -> bool:
+    """Whether one hidden variable acts on both, itself or through other hidden ones."""
+    behind: dict[str, set[str]] = {}  # the hidden variables that reach a variable so
+    for variable in scm.variables:
+        behind[variable.name] = set().union(*({p, *behind[p]} for p in variable.parents if scm[p].hidden))
+    return not behind.get(first, set()).isdisjoint(behind.get(second, ()))
 
 
 def _check_mechanisms(graph: CausalGraph) -> None:

@@ -41,6 +41,24 @@ Node = tuple[int, World]
 
 
 @dataclass(frozen=True)
+class Factor:
+    """A c-factor of an answer: the distribution of some variables when all others are set.
+
+    Attributes
+    ----------
+    names : its variables, causes first
+    done : what is set in the data that it is computed from
+    steps : how: pairs of a c-component, and of the ancestors of ``names`` within it; see :func:`c_factor`
+    values : of its variables and of their causes, values or symbols
+    """
+
+    names: tuple[str, ...]
+    done: tuple[str, ...]
+    steps: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
+    values: Mapping[str, Value]
+
+
+@dataclass(frozen=True)
 class Estimand:
     """The answer of :func:`identify`.
 
@@ -52,6 +70,8 @@ class Estimand:
     reason : the verdict in words
     hedge : if not identifiable, the variables that hang together by hidden causes, and those among them whose
         c-factor cannot be told apart; both empty if the question is about two worlds at once
+    factors : the c-factors whose product is the probability of outcomes and conditions together; conditions that
+        screen off all that is before them may be missing
     """
 
     query: Query
@@ -59,6 +79,7 @@ class Estimand:
     anything: tuple[Symbol, ...] = ()
     reason: str = ""
     hedge: tuple[tuple[str, ...], tuple[str, ...]] = field(default=((), ()))
+    factors: tuple[Factor, ...] = ()
 
     @property
     def identifiable(self) -> bool:
@@ -166,7 +187,7 @@ def identify(graph: CausalGraph, query: Query | str, experiments: Iterable[Itera
     except _Forbidden as forbidden:
         return Estimand(query, None, reason=forbidden.reason, hedge=forbidden.hedge)
     anything = tuple(sorted(free(expression) - set(query.symbols)))
-    return Estimand(query, expression, anything, asked.reason())
+    return Estimand(query, expression, anything, asked.reason(), factors=tuple(asked.factors))
 
 
 def _world(do: Iterable[tuple[str, Value]], number: Mapping[str, int]) -> World:
@@ -180,6 +201,7 @@ class _Asked:
         self.g, self.experiments = g, experiments
         self.marks: dict[str, int] = {}
         self.used = 0
+        self.factors: list[Factor] = []
 
     def fresh(self, symbol: Symbol) -> Symbol:
         """A symbol of the same variable that is not in use."""
@@ -205,10 +227,6 @@ class _Asked:
             self.marks[symbol.variable] = max(self.marks.get(symbol.variable, -1), symbol.mark)
         conditions = self.valued(given, {}, query)
         outcomes = self.valued(of, conditions, query)
-        if all(not world for _, world in (*outcomes, *conditions)):
-            names = self.g.names
-            return Probability(*(tuple((names[v], x) for (v, _), x in sorted(part.items(), key=_first))
-                                 for part in (outcomes, conditions)))  # fmt: skip
         parts: list[tuple[int, dict[Node, None], set[Node]]] = []
         for start in (*outcomes, *conditions):
             whole = self.above(start)
@@ -226,7 +244,11 @@ class _Asked:
         kept = [part for part in parts if part[2] & outcomes.keys()]
         nodes = {node: None for part in kept for node in part[1]}
         known = {**conditions, **outcomes}
-        top = self.joint(nodes, known)
+        top, factors = self.joint(nodes, known), self.factors
+        if all(not world for _, world in known):
+            names = self.g.names
+            return Probability(*(tuple((names[v], x) for (v, _), x in sorted(part.items(), key=_first))
+                                 for part in (outcomes, conditions)))  # fmt: skip
         below = [start for part in kept for start in part[2] if start in conditions]
         if not below:
             return tidy(top)
@@ -235,7 +257,9 @@ class _Asked:
             whole = self.above(start)
             mute = sum(1 << v for v, node in whole.items() if node in conditions and node != start)
             nodes |= dict.fromkeys(self.above(start, mute).values())
-        return tidy(ratio(top, self.joint(nodes, conditions)))
+        bottom = self.joint(nodes, conditions)
+        self.factors = factors
+        return tidy(ratio(top, bottom))
 
     def valued(
         self, terms: list[tuple[int, World, Value]], before: Mapping[Node, Value], query: Query
@@ -306,7 +330,7 @@ class _Asked:
         everything = 0
         for v, _ in value:
             everything |= 1 << v
-        factors = []
+        factors, self.factors = [], []
         for part in g.components(everything):
             assigned: dict[int, Value] = {}
             for node, x in value.items():
@@ -315,7 +339,10 @@ class _Asked:
                         if assigned.setdefault(v, y) != y:
                             raise self.two_worlds(part, v, assigned[v], y)
             self.used |= part
-            expression = self.c_factor(part)
+            done, steps = self.reduction(part)
+            expression = c_factor(g, done, steps)
+            names = g.named(part), g.named(done), tuple((g.named(whole), g.named(closed)) for whole, closed in steps)
+            self.factors.append(Factor(*names, {g.names[v]: x for v, x in assigned.items()}))
             values = {Symbol(g.names[v]): x for v, x in assigned.items()}
             values |= {symbol: self.fresh(symbol) for symbol in free(expression) if symbol not in values}
             factors.append(substitute(expression, values, self.fresh))
@@ -333,8 +360,14 @@ class _Asked:
             "no data show two worlds of one case"
         )
 
-    def c_factor(self, part: int) -> Expression:
-        """Q[part], the distribution of a c-component when everything else is set, in symbols without primes.
+    def reduction(self, part: int) -> tuple[int, list[tuple[int, int]]]:
+        """How Q[part], the distribution of a c-component when everything else is set, follows from data (Tian 2002).
+
+        Returns
+        -------
+        done : what is set in the data that tell it
+        steps : pairs of a c-component and of those of its variables that are ancestors of ``part`` within it; each
+            component is found among the ancestors before
 
         Raises
         ------
@@ -346,33 +379,13 @@ class _Asked:
         for done in (0, *self.experiments):
             if done & part:
                 continue
-            rest = g.everything & ~done
-            whole = g.component(first, rest)
-            factors = {v: _observed(g, v, rest, done) for v in members(whole)}
-            try:
-                return self.reduced(part, whole, factors)
-            except _Forbidden as forbidden:
-                reason = reason or forbidden
+            steps = [(whole := g.component(first, g.everything & ~done), g.ancestors(part, within=whole))]
+            while steps[-1][1] not in (part, steps[-1][0]):
+                steps.append((whole := g.component(first, steps[-1][1]), g.ancestors(part, within=whole)))
+            if steps[-1][1] == part:
+                return done, steps
+            reason = reason or self.hedge(part, whole)
         raise reason
-
-    def reduced(self, part: int, whole: int, factors: Mapping[int, Expression]) -> Expression:
-        """Q[part] from Q[whole], given as the conditional distribution of each variable of ``whole`` (Tian 2002)."""
-        g = self.g
-
-        def marginal(kept: int) -> Expression:
-            return total([Symbol(name) for name in g.named(whole & ~kept)], product(factors.values()))
-
-        closed = g.ancestors(part, within=whole)
-        if closed == part:
-            return marginal(part)
-        if closed == whole:
-            raise self.hedge(part, whole)
-        inner = g.component((part & -part).bit_length() - 1, closed)
-        found = {}
-        for v in members(inner):
-            before = closed & ((1 << v) - 1)
-            found[v] = ratio(marginal(before | 1 << v), marginal(before))
-        return self.reduced(part, inner, found)
 
     def hedge(self, part: int, whole: int) -> _Forbidden:
         g = self.g
@@ -389,8 +402,10 @@ class _Asked:
 
     def reason(self) -> str:
         """Why there is an answer."""
-        found = [(a, b) for v in members(self.used) for a, b in self.g.links(self.g.component(v))]
-        links = list(dict.fromkeys(found))
+        done = list(dict.fromkeys(name for factor in self.factors for name in factor.done))
+        if done:
+            return f"cases in which {_and(done)} {'was' if len(done) == 1 else 'were'} set tell what observations do not"
+        links = list(dict.fromkeys(link for v in members(self.used) for link in self.g.links(self.g.component(v))))
         if not links:
             return "no hidden cause links the variables that matter"
         return f"the hidden causes ({_shown(links)}) do not stand in the way"
@@ -413,12 +428,28 @@ def _shown(links: Sequence[tuple[str, str]]) -> str:
     return ", ".join(f"{a} <-> {b}" for a, b in links)
 
 
-def _observed(g: ADMG, v: int, rest: int, done: int) -> Probability:
+def c_factor(g: ADMG, done: int, steps: Sequence[tuple[int, int]]) -> Expression:
+    """Q of the last of some steps, as :meth:`_Asked.reduction` finds them, in symbols without primes."""
+    whole, _ = steps[0]
+    factors: dict[int, Expression] = {v: observed(g, v, done) for v in members(whole)}
+
+    def marginal(kept: int) -> Expression:
+        return total([Symbol(name) for name in g.named(whole & ~kept)], product(factors.values()))
+
+    for (_, closed), (inner, _) in itertools.pairwise(steps):
+        found = {}
+        for v in members(inner):
+            before = closed & ((1 << v) - 1)
+            found[v] = ratio(marginal(before | 1 << v), marginal(before))
+        whole, factors = inner, found
+    return marginal(steps[-1][1])
+
+
+def observed(g: ADMG, v: int, done: int) -> Probability:
     """P(v | what comes before it, do(done)), with only that of it which matters."""
+    rest = g.everything & ~done
     part = g.component(v, rest & ((2 << v) - 1))
     given = (part | g.parents_of(part)) & rest & ~(1 << v)
     event = {name: (name, Symbol(name)) for name in g.names}
-    names = g.names[v], *g.named(given), *g.named(done)
-    split = 1 + given.bit_count()
-    of, before, do = names[:1], names[1:split], names[split:]
-    return Probability(*(tuple(event[name] for name in part) for part in (of, before, do)))
+    return Probability(*(tuple(event[name] for name in names) for names in
+                         ((g.names[v],), g.named(given), g.named(done))))  # fmt: skip

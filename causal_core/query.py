@@ -7,6 +7,7 @@ A variable without a value stands for all its values; primes, as in ``x'``, tell
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .concepts import Concepts
@@ -112,6 +113,42 @@ def parse_query(typed: str, concepts: Concepts) -> Query:
     P(ground_{season=winter}=snow | season=summer)
     """
     return _Reader(typed, concepts).query()
+
+
+def written(outcomes: str, do: Mapping[str, str], given: str = "") -> str:
+    """Write a question in one world as text for :func:`parse_query`.
+
+    Parameters
+    ----------
+    outcomes, given : typed variables, each with a value or without, divided by commas
+    do : what is set
+
+    Raises
+    ------
+    CounterfactError
+        If a part has signs in it that would make the text another question.
+
+    Examples
+    --------
+    >>> written("ground, shadow", {"season": "winter"}, "time=day")
+    'P(ground, shadow | do(season=winter), time=day)'
+    """
+    for typed in (outcomes, given):
+        if sign := re.search(r"[|(){}]", typed):
+            raise CounterfactError(
+                f"{typed.strip()[:80]!r} has the sign {sign[0]} in it: write variables, with or without a value, and "
+                "commas between them; or type the whole question"
+            )
+    for name, value in do.items():
+        # The variable's own name with primes is no value but stands for all of them.
+        if not _WORD.fullmatch(value) or value.rstrip("'") == name != value:
+            raise CounterfactError(
+                f"a question cannot hold the value {value!r} of {name}: rename it, without any of , | ( ) {{ }} = and "
+                "without an apostrophe at its end"
+            )
+    after = [f"do({', '.join(f'{name}={value}' for name, value in do.items())})"] if do else []
+    after += [given.strip()] if given.strip() else []
+    return f"P({outcomes.strip()}{' | ' + ', '.join(after) if after else ''})"
 
 
 class _Reader:

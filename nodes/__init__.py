@@ -15,6 +15,7 @@ from . import (
     csg,
     demo,
     graph,
+    identify,
     instruction,
     intervention,
     language,
@@ -35,7 +36,7 @@ class CounterfactExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         topics = (
-            demo, concepts, graph, intervention, csg, abduct, regions, steer, instruction, report, language,
+            demo, concepts, graph, identify, intervention, csg, abduct, regions, steer, instruction, report, language,
             autoencoder, autoencoder_train,
         )  # fmt: skip
         return [node for topic in topics for node in topic.NODES]

@@ -1,9 +1,9 @@
 """Fitting a modular model part by part: by likelihood, or adversarially.
 
-By likelihood, a part is a c-component: the probability of all data is the product of Tian's c-factors, each of which has
-its own mechanisms and no others, so that each part is fitted on its own, as ID-GEN does it. Adversarially, a part is a
-node of the h-graph, and its mechanisms are matched to the data together with those that came before it, which stay as
-they are (Modular-DCM, algorithm 1; Wasserstein distance with gradient penalty, Gumbel-softmax).
+By likelihood, a part is a c-component: the probability of all data is the product of Tian's c-factors, each of which
+has its own mechanisms and no others, so that each part is fitted on its own, as ID-GEN does it. Adversarially, a part
+is a node of the h-graph, and its mechanisms are matched to the data together with those that came before it, which stay
+as they are (Modular-DCM, algorithm 1; Wasserstein distance with gradient penalty, Gumbel-softmax).
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -59,12 +58,13 @@ MOST_ROWS = 2048
 
 
 class PartModel(nn.Module):
-    """The mechanisms of a part and its hidden causes, out of a model that stays as it is otherwise."""
+    """The mechanisms of a part, and how likely the states of its hidden causes are if that is to be fitted as well, out
+    of a model that stays as it is otherwise."""
 
-    def __init__(self, model: ModularModel, names: Sequence[str]) -> None:
+    def __init__(self, model: ModularModel, names: Sequence[str], priors: bool = True) -> None:
         super().__init__()
         self.names = tuple(names)
-        self.used = sorted({k for name in names for k in model.behind(name)})
+        self.used = sorted({k for name in names for k in model.behind(name)}) if priors else []
         self.mechanisms = nn.ModuleDict({str(model.coding.index(n)): copy.deepcopy(model.mechanism(n)) for n in names})
         self.priors = nn.ParameterList(copy.deepcopy(model.priors[k]) for k in self.used)
 
@@ -85,7 +85,7 @@ class LikelihoodTraining(Training):
         rows, weights = _different(model, names, data)
         self.rows, self.weights, self.whole = rows, weights, model
         self.batch = len(rows[0]) if len(rows[0]) <= MOST_ROWS else effort.batch
-        identity = {"part": list(names), "rows": len(data), "effort": effort.steps, "seed": seed, "method": "likelihood"}
+        identity = {"part": list(names), "rows": len(data), "steps": effort.steps, "seed": seed}
         plan = Plan(KIND, identity, self.batch, effort.learning_rate, min(50, effort.steps), 0.98, weight_decay=0.0)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -98,8 +98,8 @@ class LikelihoodTraining(Training):
         if self.batch == len(places):
             loss = -(self.weights * self.likelihood(self.model, places, free)).sum() / self.weights.sum()
         else:
-            share = self.weights / self.weights.sum()
-            chosen = self.choices.choice(len(places), self.batch, p=share.numpy().astype(np.float64) / share.sum().item())
+            share = self.weights.double().numpy()
+            chosen = self.choices.choice(len(places), self.batch, p=share / share.sum())
             loss = -self.likelihood(self.model, places[chosen], free[chosen]).mean()
         return {"loss": loss}
 
@@ -124,7 +124,7 @@ def _begin(part: PartModel) -> None:
 
 
 def _different(model: ModularModel, names: Sequence[str], data: Records) -> tuple[tuple, torch.Tensor]:
-    """The different rows of what a part sees, ((places, free), weights): those that know all of it and leave any free."""
+    """The different rows of what a part sees that know all of it and leave some free: (places, free), and how many."""
     coding = model.coding
     chosen = sorted({coding.index(n) for name in names for n in (name, *model.causes(name))})
     columns = torch.cat([torch.arange(coding.width)[coding.places[i]] for i in chosen])
@@ -132,8 +132,8 @@ def _different(model: ModularModel, names: Sequence[str], data: Records) -> tupl
     known = data.places[:, columns].isfinite().all(1) & data.free[:, mine].any(1)
     if not known.any():
         raise CounterfactError(
-            f"data: there is no row that knows {', '.join(coding.names[i] for i in chosen)}, of which some is free; add "
-            "rows, or remove the concept from the graph"
+            f"data: there is no row that knows {', '.join(coding.names[i] for i in chosen)}, and in which some of it "
+            "was free; add rows, or remove the concept from the graph"
         )
     rows = torch.cat([data.places[known][:, columns], data.free[known][:, mine].to(data.places.dtype)], 1)
     unique, counts = torch.unique(rows, dim=0, return_counts=True)
@@ -161,9 +161,7 @@ class AdversarialTraining(Training):
     Its two networks are one module, and the loss gives each the gradient of its own aim alone.
     """
 
-    def __init__(
-        self, model: ModularModel, part: Part, data: Records, effort: Effort, seed: int
-    ) -> None:
+    def __init__(self, model: ModularModel, part: Part, data: Records, effort: Effort, seed: int) -> None:
         self.whole, self.part = model, part
         coding = model.coding
         self.shown = [*part.causes, *part.context, *part.names]
@@ -176,18 +174,15 @@ class AdversarialTraining(Training):
         for name in part.names:
             if not isinstance(model.mechanism(name), (Values, Flow)):
                 raise CounterfactError(f"{name}: numbers are fitted adversarially only as a flow; choose that kind")
-        identity = {"part": list(part.names), "rows": len(data), "effort": effort.steps, "seed": seed,
-                    "method": "adversarial"}  # fmt: skip
+        identity = {"matched": list(part.names), "rows": len(data), "steps": effort.steps, "seed": seed}
         plan = Plan(KIND, identity, effort.batch, effort.learning_rate, 100, 0.995, weight_decay=0.0)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            maker = PartModel(model, part.names)
+            maker = PartModel(model, part.names, priors=False)
             _begin(maker)
-            maker.priors.requires_grad_(False)
             width = sum(coding.variables[coding.index(n)].width + 1 for n in self.shown)
             both = nn.ModuleDict({"maker": maker, "critic": Critic(width)})
         super().__init__(both, plan, seed)
-        self.parameters = {k: p for k, p in self.parameters.items() if p.requires_grad}
 
     def losses(self) -> Losses:
         chosen = self.choices.integers(len(self.places), size=self.plan.batch)
@@ -252,6 +247,38 @@ def relaxed(
     return hard + soft - soft.detach()
 
 
+def fitted(
+    model: ModularModel, names: Sequence[str], data: Records, effort: Effort = LIKELIHOOD, seed: int = 0,
+    folder: Path | None = None, watch: Callable[[str], Watch] = lambda told: Watch(), told: str = "",
+) -> ModularModel:  # fmt: skip
+    """The model with one part fitted by likelihood, the likeliest of some restarts; see :func:`fit`."""
+    rounds = effort.restarts if any(model.behind(name) for name in names) else 1
+    tries = []
+    for attempt in range(rounds):
+        training = LikelihoodTraining(model, names, data, effort, seed + 1000 * attempt)
+        _trained(training, None if folder is None else folder / str(attempt), effort, watch(told))
+        tries.append(training)
+    return max(tries, key=LikelihoodTraining.score).average.into(model)
+
+
+def matched(
+    model: ModularModel, part: Part, data: Records, effort: Effort = ADVERSARIAL, seed: int = 0,
+    folder: Path | None = None, watch: Callable[[str], Watch] = lambda told: Watch(), told: str = "",
+) -> ModularModel:  # fmt: skip
+    """The model with one part fitted adversarially; see :func:`fit`."""
+    training = AdversarialTraining(model, part, data, effort, seed)
+    _trained(training, folder, effort, watch(told))
+    return training.average["maker"].into(model)
+
+
+def _trained(training: Training, folder: Path | None, effort: Effort, watch: Watch) -> None:
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        training.resume(folder)
+    if not train(training, folder, effort.steps * training.plan.batch, watch):
+        raise KeyboardInterrupt
+
+
 def fit(
     graph: CausalGraph,
     data: Records,
@@ -288,31 +315,17 @@ def fit(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = ModularModel(data.coding, graph.confounded, **options)
+    g = ADMG.of(graph)
+    wanted = parts(graph)
     if method == "likelihood":
-        g = ADMG.of(graph)
         wanted = [Part(g.named(mask), (), g.named(g.parents_of(mask))) for mask in g.components(g.everything)]
-    else:
-        wanted = parts(graph)
     for number, part in enumerate(wanted):
+        here = None if folder is None else Path(folder) / f"part-{number}"
         told = f"{number + 1} of {len(wanted)}: {', '.join(part.names)}"
-        best: tuple[float, PartModel] | None = None
-        rounds = effort.restarts if any(model.behind(name) for name in part.names) else 1
-        for attempt in range(rounds):
-            here = None if folder is None else Path(folder) / f"part-{number}-{attempt}"
-            if method == "likelihood":
-                training = LikelihoodTraining(model, part.names, data, effort, seed + 1000 * attempt)
-            else:
-                training = AdversarialTraining(model, part, data, effort, seed + 1000 * attempt)
-            if here is not None:
-                here.mkdir(parents=True, exist_ok=True)
-                training.resume(here)
-            if not train(training, here, effort.steps * training.plan.batch, watch(told)):
-                raise KeyboardInterrupt
-            found = training.average if method == "likelihood" else training.average["maker"]
-            score = training.score() if method == "likelihood" else 0.0
-            if best is None or score > best[0]:
-                best = score, found
-        model = best[1].into(model)
+        if method == "likelihood":
+            model = fitted(model, part.names, data, effort, seed, here, watch, told)
+        else:
+            model = matched(model, part, data, effort, seed, here, watch, told)
         log.info("fitted %s", told)
     model.provenance = {"rows": len(data), "method": method, "steps": effort.steps, "seed": seed}
     return model.eval().requires_grad_(False)

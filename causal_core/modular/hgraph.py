@@ -77,7 +77,7 @@ def closure(g: ADMG, part: int) -> int:
 
 
 def exchangeable(g: ADMG, acting: int, acted: int, given: int) -> bool:
-    """Whether P(acted | do(acting), do(given)) = P(acted | acting, do(given)), rule 2 of the do-calculus (Pearl 1995)."""
+    """Whether P(acted | do(acting), do(given)) = P(acted | acting, do(given)): do-calculus, rule 2 (Pearl 1995)."""
     # Edges into ``given`` and out of ``acting`` are gone; what connects the two then is confounding.
     return not connected(g, acting, given, mute=acting, cut=given) & acted
 

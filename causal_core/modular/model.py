@@ -145,8 +145,8 @@ class ModularModel(nn.Module):
         count = self.states ** len(used)
         if count > MOST_COMBINATIONS:
             raise CounterfactError(
-                f"{', '.join(names)} have {len(used)} hidden causes with {count} states together, too many to sum over: "
-                "take fewer states, or fit them adversarially"
+                f"{', '.join(names)} have {len(used)} hidden causes with {count} states together, too many to sum "
+                "over: take fewer states, or fit them adversarially"
             )
         states = self._combinations(len(used)).to(places.device)
         total = places.new_zeros(len(places), count)

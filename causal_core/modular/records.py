@@ -92,7 +92,7 @@ class Records:
         """
         for name in (*names, *do):
             if name not in self.domains:
-                raise CounterfactError(f"data: {name} is a number, and a table counts only values; give it a few values")
+                raise CounterfactError(f"data: {name} is a number, and a table counts values; give it a few values")
         shape = [len(self.domains[name]) for name in names]
         rows = self.codes[self.rows(names, do)][:, [self.coding.index(name) for name in names]]
         if not len(rows) and not self.smoothing:

@@ -166,9 +166,7 @@ def counted(
     return np.bincount(flat, minlength=int(np.prod(shape))).reshape(shape) / count
 
 
-def ask(
-    model: ModularModel, graph: CausalGraph, query: Query | str, count: int = 20_000, seed: int = 0
-) -> np.ndarray:
+def ask(model: ModularModel, graph: CausalGraph, query: Query | str, count: int = 20_000, seed: int = 0) -> np.ndarray:
     """:func:`answer` of a question that has one.
 
     Raises

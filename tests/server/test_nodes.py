@@ -18,6 +18,7 @@ IDS = {
     "CausalApplyCSG", "CausalCSGGuider", "CausalInstruction", "CausalPasteBack", "CausalCounterfactualReport",
     "CausalWhatIf", "CausalLoadLanguageModel", "CausalLanguageServer", "CausalLanguageFromCLIP",
     "CausalLoadAutoencoder", "CausalEncode", "CausalDecode", "CausalTraversal", "CausalTrainAutoencoder",
+    "CausalMarkConfounder", "CausalIdentifyQuery",
 }  # fmt: skip
 GOLDEN = Path(__file__).parents[1] / "data" / "object_info.json"
 
