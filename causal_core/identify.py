@@ -404,7 +404,8 @@ class _Asked:
         """Why there is an answer."""
         done = list(dict.fromkeys(name for factor in self.factors for name in factor.done))
         if done:
-            return f"cases in which {_and(done)} {'was' if len(done) == 1 else 'were'} set tell what observations do not"
+            were = "was" if len(done) == 1 else "were"
+            return f"cases in which {_and(done)} {were} set tell what observations do not"
         links = list(dict.fromkeys(link for v in members(self.used) for link in self.g.links(self.g.component(v))))
         if not links:
             return "no hidden cause links the variables that matter"

@@ -29,7 +29,7 @@ from .coding import Coding
 log = logging.getLogger("counterfact")
 
 MAX_BYTES = 256_000_000
-MAX_VALUES = 50
+MAX_VALUES, FEW = 50, 12
 # Beyond it, or closer together than that, normalised labels would not be numbers any more.
 MAX_NUMBER, MIN_SPREAD = 1e30, 1e-12
 UNKNOWN = ("nan", "na", "n/a", "null")  # how other programs write an unknown label
@@ -92,12 +92,36 @@ def read_labels(path: Path | None, graph: CausalGraph, files: Sequence[str]) -> 
     header, rows = _table(path)
     columns, do = _columns(header, graph.concepts, path)
     placed = _placed(rows, files, path)
+    log.info("labels %s: %d of %d pictures have a row", path.name, len(placed), len(files))
+    return _read(path, graph, header, columns, do, placed, len(files))
+
+
+def read_rows(path: Path, graph: CausalGraph) -> Labels:
+    """Labels of cases without pictures: every column that bears the name of a concept is read, the first one as well.
+
+    A column of numbers that has no more than 12 different ones, such as 0 and 1, has values, not an interval.
+
+    Raises
+    ------
+    CounterfactError
+        As :func:`read_labels`.
+    """
+    header, rows = _table(path)
+    columns, do = _columns(header, graph.concepts, path, 0)
+    return _read(path, graph, header, columns, do, dict(enumerate(rows)), len(rows), FEW)
+
+
+def _read(
+    path: Path, graph: CausalGraph, header: Sequence[str], columns: Mapping[str, int], do: int | None,
+    placed: Mapping[int, Row], count: int, few: int = 0,
+) -> Labels:  # fmt: skip
+    """Labels of ``count`` cases, of which those ``placed`` have a row; up to ``few`` different numbers are values."""
     settled, values = [], {}
     for concept in graph.concepts:
         at = columns[concept.name]
         where = f"labels {path.name}, column {header[at]!r}"
         cells = [Cell(i, row.line, row.cells[at]) for i, row in placed.items() if row.cells[at]]
-        concept, values[concept.name] = _settle(concept, cells, where)
+        concept, values[concept.name] = _settle(concept, cells, where, few)
         settled.append(concept)
     graph = CausalGraph(Concepts(tuple(settled)), graph.edges)
     done = {}
@@ -105,8 +129,7 @@ def read_labels(path: Path | None, graph: CausalGraph, files: Sequence[str]) -> 
         for i, row in placed.items():
             where = f"labels {path.name}, column {header[do]!r}, line {row.line}"
             done[i] = _intervened(row.cells[do], graph.concepts, where)
-    log.info("labels %s: %d of %d pictures have a row", path.name, len(placed), len(files))
-    return _labels(graph, values, len(files), done)
+    return _labels(graph, values, count, done)
 
 
 def _labels(
@@ -165,11 +188,13 @@ def _table(path: Path) -> tuple[list[str], list[Row]]:
     return header.cells, [Row(line, (cells + [""] * width)[:width]) for line, cells in rows]
 
 
-def _columns(header: Sequence[str], concepts: Concepts, path: Path) -> tuple[dict[str, int], int | None]:
-    """Place of the column of every concept, and of `do` if there is one and no concept is called so."""
+def _columns(
+    header: Sequence[str], concepts: Concepts, path: Path, first: int = 1
+) -> tuple[dict[str, int], int | None]:
+    """Place of the column of every concept from the ``first`` on, and of `do` if no concept is called so."""
     places: dict[str, int] = {}
     ignored = []
-    for at, name in enumerate(header[1:], 1):
+    for at, name in enumerate(header[first:], first):
         known = concepts[name].name if name in concepts else DO if folded(name) == DO else None
         if known is None:
             ignored += [name] if name else []
@@ -225,7 +250,7 @@ def _relative(cell: str, where: str) -> str:
     return str(name)
 
 
-def _settle(concept: Concept, cells: Sequence[Cell], where: str) -> tuple[Concept, dict[int, str]]:
+def _settle(concept: Concept, cells: Sequence[Cell], where: str, few: int) -> tuple[Concept, dict[int, str]]:
     """The concept with its domain or interval, and the labels by picture."""
     known = [cell for cell in cells if folded(cell.words) not in UNKNOWN or _spelled(cell.words, concept.domain)]
     # With a decimal comma too: else a column of such numbers would be read as texts.
@@ -233,7 +258,7 @@ def _settle(concept: Concept, cells: Sequence[Cell], where: str) -> tuple[Concep
     numeric = concept.interval is not None
     if not numeric and not concept.domain:
         # A stray word among numbers is a mistake, and so is a stray number among words.
-        numeric = sum(number is not None for number in numbers) > len(known) / 2
+        numeric = sum(number is not None for number in numbers) > len(known) / 2 and len(set(numbers)) > few
     settle = _numeric if numeric else _textual
     return settle(concept, known, where)
 
@@ -241,7 +266,7 @@ def _settle(concept: Concept, cells: Sequence[Cell], where: str) -> tuple[Concep
 def _constant(where: str, values: Iterable[object]) -> CounterfactError:
     only = next((f"all are {value}" for value in values), "there is none")
     return CounterfactError(
-        f"{where} needs at least two different labels of the pictures in the folder, but {only}: add labels, or remove "
+        f"{where} needs at least two different labels, but {only}: add labels, or remove "
         "the concept from the graph"
     )
 
@@ -301,7 +326,8 @@ def _textual(concept: Concept, cells: Sequence[Cell], where: str) -> tuple[Conce
         raise _constant(where, map(shorten, found.values()))
     if not concept.domain:
         log.info("%s: values %s", where, _listed(list(found.values()), MAX_VALUES))
-    return Concept(concept.name, concept.domain or tuple(sorted(found.values()))), values
+    ordered = sorted(found.values(), key=lambda value: (_number(value) or 0.0, value))
+    return Concept(concept.name, concept.domain or tuple(ordered)), values
 
 
 @lru_cache(10_000)

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..autoencoder.coding import Coding
-from ..errors import CounterfactError
-
-SHOWN = 3
+from ..autoencoder.labels import read_rows
+from ..errors import CounterfactError, finite
+from ..graph import CausalGraph
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,18 @@ class Records:
         free = torch.ones(len(places), len(coding.variables), dtype=torch.bool)
         free[:, [coding.index(name) for name in done]] = False
         return cls(coding, places, free)
+
+    @classmethod
+    def read(cls, path: str | Path, graph: CausalGraph, smoothing: float = 0.0) -> Records:
+        """Rows of a CSV file with a column for every concept, and perhaps one `do` that names what was set in a row.
+
+        Raises
+        ------
+        CounterfactError
+            If the file cannot be read, a column is missing, or a cell is not what its column wants; names the line.
+        """
+        found = read_rows(Path(path), graph)
+        return cls(found.coding, found.places, found.free, finite(smoothing, "smoothing", 0.0, 1e6))
 
     def __add__(self, other: Records) -> Records:
         if self.coding != other.coding:
