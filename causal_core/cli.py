@@ -55,6 +55,9 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("bench", "autoencoder"): Command(
         "bench.autoencoder", "measure causal autoencoders against true counterfactuals and other methods"
     ),
+    ("bench", "modular"): Command(
+        "bench.modular", "measure identification and samplers against exact answers where causes are hidden"
+    ),
     ("bench", "ablation"): Command("bench.ablation", "measure every constant of the guidance around its default"),
     ("bench", "overhead"): Command(
         "bench.overhead", "measure the time and memory that attention capture and masks take"

@@ -10,7 +10,7 @@ world this is ID, with conditions IDC; both are complete.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -121,17 +121,7 @@ class Estimand:
         """
         if self.expression is None:
             raise CounterfactError(f"query: {self.query} cannot be answered: {self.reason}")
-        axes = self.query.symbols
-        found = evaluate(self.expression, source, (*axes, *self.anything))
-        if self.anything:
-            # All values would do; what is known of them is averaged, by how often they occur.
-            weights = np.ones(())
-            for symbol in self.anything:
-                weights = np.multiply.outer(weights, source.joint([symbol.variable], {}))
-            weights = np.where(np.isnan(found), 0.0, weights)
-            rest = tuple(range(len(axes), found.ndim))
-            with np.errstate(invalid="ignore"):
-                found = (np.nan_to_num(found) * weights).sum(rest) / weights.sum(rest)
+        found = averaged(self.expression, source, self.query.symbols)
         if np.isnan(found).any():
             raise CounterfactError(
                 f"query: the data have no case of a condition that {text(self.expression)} needs; leave it out, take "
@@ -190,6 +180,91 @@ def identify(graph: CausalGraph, query: Query | str, experiments: Iterable[Itera
     return Estimand(query, expression, anything, asked.reason(), factors=tuple(asked.factors))
 
 
+def averaged(expression: Expression, source: Distribution, axes: Sequence[Symbol]) -> np.ndarray:
+    """The value of an expression that depends on some symbols only, although it may have others.
+
+    Whatever the values of these, it is the same; what is known of them is averaged, by how often they occur.
+
+    Returns
+    -------
+    array with an axis for each of ``axes``; NaN where data do not tell it
+    """
+    anything = sorted(free(expression) - set(axes))
+    found = evaluate(expression, source, (*axes, *anything))
+    if not anything:
+        return found
+    weights = np.ones(())
+    for symbol in anything:
+        weights = np.multiply.outer(weights, source.joint([symbol.variable], {}))
+    weights = np.where(np.isnan(found), 0.0, weights)
+    rest = tuple(range(len(axes), found.ndim))
+    with np.errstate(invalid="ignore"):
+        return (np.nan_to_num(found) * weights).sum(rest) / weights.sum(rest)
+
+
+def within(g: ADMG, v: int, world: World) -> Node:
+    """A variable with only that of its world that matters to it."""
+    kept = g.ancestors(1 << v, cut=_mask(world))
+    return v, tuple(event for event in world if kept >> event[0] & 1)
+
+
+def above(g: ADMG, node: Node, mute: int = 0) -> dict[int, Node]:
+    """A node and its ancestors in its world, by variable, without the paths that leave a muted variable."""
+    v, world = node
+    found = g.ancestors(1 << v, mute=_mask(world) | mute)
+    return {w: within(g, w, world) for w in members(found)}
+
+
+def relevant(
+    g: ADMG, outcomes: Collection[Node], conditions: Collection[Node]
+) -> tuple[dict[Node, None], dict[Node, None]]:
+    """On which nodes P(outcomes | conditions) depends, by the ancestral components of both.
+
+    Returns
+    -------
+    top, bottom : P(top nodes) over P(bottom nodes), each summed over what is neither outcome nor condition, is the
+        answer; conditions that are in neither screen off what is before them. No bottom if nothing is to be divided by
+    """
+
+    def grown(start: Node) -> dict[Node, None]:
+        """A node and its ancestors as far as the conditions."""
+        whole = above(g, start)
+        mute = sum(1 << v for v, node in whole.items() if node in conditions and node != start)
+        return dict.fromkeys(above(g, start, mute).values())
+
+    parts: list[tuple[int, dict[Node, None], set[Node]]] = []
+    for start in (*outcomes, *conditions):
+        nodes, starts = grown(start), {start}
+        mask = sum(1 << v for v, _ in nodes)
+        apart = []
+        for other in parts:
+            if mask & other[0] or any(g.siblings[v] & other[0] for v in members(mask)):
+                mask, starts, nodes = mask | other[0], starts | other[2], {**nodes, **other[1]}
+            else:
+                apart.append(other)
+        parts = [*apart, (mask, nodes, starts)]
+    kept = [part for part in parts if not part[2].isdisjoint(outcomes)]
+    top = {node: None for part in kept for node in part[1]}
+    below = [start for part in kept for start in part[2] if start in conditions]
+    return top, {node: None for start in below for node in grown(start)}
+
+
+def reductions(g: ADMG, part: int, done: int = 0) -> list[tuple[int, int]]:
+    """How Q of a c-component is reduced to that of as few variables as hold ``part`` (Tian 2002).
+
+    Returns
+    -------
+    pairs of a c-component, and of those of its variables that are ancestors of ``part`` within it; each component is
+    found among the ancestors before. The last ancestors are ``part`` itself if data in which ``done`` is set tell its
+    Q, and otherwise all of their component
+    """
+    first = (part & -part).bit_length() - 1
+    steps = [(whole := g.component(first, g.everything & ~done), g.ancestors(part, within=whole))]
+    while steps[-1][1] not in (part, steps[-1][0]):
+        steps.append((whole := g.component(first, steps[-1][1]), g.ancestors(part, within=whole)))
+    return steps
+
+
 def _world(do: Iterable[tuple[str, Value]], number: Mapping[str, int]) -> World:
     return tuple(sorted(((number[name], value) for name, value in do), key=lambda event: event[0]))
 
@@ -208,17 +283,6 @@ class _Asked:
         mark = self.marks[symbol.variable] = self.marks.get(symbol.variable, -1) + 1
         return Symbol(symbol.variable, mark)
 
-    def node(self, v: int, world: World) -> Node:
-        """A variable with only that of its world that matters to it."""
-        kept = self.g.ancestors(1 << v, cut=_mask(world))
-        return v, tuple(event for event in world if kept >> event[0] & 1)
-
-    def above(self, node: Node, mute: int = 0) -> dict[int, Node]:
-        """A node and its ancestors in its world, by variable, without the paths that leave a muted variable."""
-        v, world = node
-        found = self.g.ancestors(1 << v, mute=_mask(world) | mute)
-        return {w: self.node(w, world) for w in members(found)}
-
     def conditional(
         self, of: list[tuple[int, World, Value]], given: list[tuple[int, World, Value]], query: Query
     ) -> Expression:
@@ -227,37 +291,16 @@ class _Asked:
             self.marks[symbol.variable] = max(self.marks.get(symbol.variable, -1), symbol.mark)
         conditions = self.valued(given, {}, query)
         outcomes = self.valued(of, conditions, query)
-        parts: list[tuple[int, dict[Node, None], set[Node]]] = []
-        for start in (*outcomes, *conditions):
-            whole = self.above(start)
-            mute = sum(1 << v for v, node in whole.items() if node in conditions and node != start)
-            nodes = self.above(start, mute)
-            mask = sum(1 << v for v in nodes)
-            starts, grown = {start}, dict.fromkeys(nodes.values())
-            apart = []
-            for other in parts:
-                if mask & other[0] or any(self.g.siblings[v] & other[0] for v in members(mask)):
-                    mask, starts, grown = mask | other[0], starts | other[2], {**grown, **other[1]}
-                else:
-                    apart.append(other)
-            parts = [*apart, (mask, grown, starts)]
-        kept = [part for part in parts if part[2] & outcomes.keys()]
-        nodes = {node: None for part in kept for node in part[1]}
+        nodes, below = relevant(self.g, outcomes, conditions)
         known = {**conditions, **outcomes}
         top, factors = self.joint(nodes, known), self.factors
         if all(not world for _, world in known):
             names = self.g.names
             return Probability(*(tuple((names[v], x) for (v, _), x in sorted(part.items(), key=_first))
                                  for part in (outcomes, conditions)))  # fmt: skip
-        below = [start for part in kept for start in part[2] if start in conditions]
         if not below:
             return tidy(top)
-        nodes = {}
-        for start in below:
-            whole = self.above(start)
-            mute = sum(1 << v for v, node in whole.items() if node in conditions and node != start)
-            nodes |= dict.fromkeys(self.above(start, mute).values())
-        bottom = self.joint(nodes, conditions)
+        bottom = self.joint(below, conditions)
         self.factors = factors
         return tidy(ratio(top, bottom))
 
@@ -267,7 +310,7 @@ class _Asked:
         """The values of nodes; what is certain by ``before`` is left out."""
         found: dict[Node, Value] = {}
         for v, world, value in terms:
-            node = self.node(v, world)
+            node = within(self.g, v, world)
             known = found.get(node, before.get(node, value))
             if known != value:
                 name = self.g.names[v]
@@ -305,7 +348,7 @@ class _Asked:
             fixed = dict(world)
             found = {}
             for p in members(g.parents[v]):
-                cause = self.node(p, world) if p not in fixed else None
+                cause = within(g, p, world) if p not in fixed else None
                 found[p] = fixed[p] if cause is None else value[cause] if cause in value else known[cause]
             return found
 
@@ -374,17 +417,15 @@ class _Asked:
         _Forbidden
             If a hedge stands in the way in all the data there are.
         """
-        g, first = self.g, (part & -part).bit_length() - 1
+        g = self.g
         reason: _Forbidden | None = None
         for done in (0, *self.experiments):
             if done & part:
                 continue
-            steps = [(whole := g.component(first, g.everything & ~done), g.ancestors(part, within=whole))]
-            while steps[-1][1] not in (part, steps[-1][0]):
-                steps.append((whole := g.component(first, steps[-1][1]), g.ancestors(part, within=whole)))
+            steps = reductions(g, part, done)
             if steps[-1][1] == part:
                 return done, steps
-            reason = reason or self.hedge(part, whole)
+            reason = reason or self.hedge(part, steps[-1][0])
         raise reason
 
     def hedge(self, part: int, whole: int) -> _Forbidden:

@@ -80,9 +80,15 @@ class Query:
         return tuple(dict.fromkeys(value for value in values if isinstance(value, Symbol)))
 
     @property
+    def settings(self) -> tuple[Symbol, ...]:
+        """The symbols of conditions and interventions, for each of whose values there is an answer of its own."""
+        values = [term.value for term in self.given] + [x for t in (*self.of, *self.given) for _, x in t.do]
+        return tuple(dict.fromkeys(value for value in values if isinstance(value, Symbol)))
+
+    @property
     def outcomes(self) -> tuple[Symbol, ...]:
-        """The symbols over which the answer is a distribution."""
-        return tuple(dict.fromkeys(term.value for term in self.of if isinstance(term.value, Symbol)))
+        """The symbols over which the answer is a distribution: those of outcomes that nothing is set to."""
+        return tuple(symbol for symbol in self.symbols if symbol not in self.settings)
 
 
 def _event(event: Event) -> str:

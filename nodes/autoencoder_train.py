@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import folder_paths
 from comfy_api.latest import io
 
-from ..causal_core.errors import CounterfactError, identifier
+from ..causal_core.errors import identifier
 from . import types
-from .demo import AUTOENCODER, FOLDER, own_files
-
-RUNS = "counterfact", "training"
-
-
-def offered() -> tuple[list[str], list[str]]:
-    """What lies in ComfyUI's input folder: folders with pictures in them or below them, and CSV files."""
-    root = Path(folder_paths.get_input_directory())
-    folders, tables = set(), []
-    for place, _, files in os.walk(root):
-        here = Path(place).relative_to(root)
-        tables += [(here / file).as_posix() for file in files if file.lower().endswith(".csv")]
-        # One by one: of thousands of pictures the first says enough.
-        if any(folder_paths.filter_files_content_types([file], ["image"]) for file in files):
-            folders.update(folder.as_posix() for folder in (here, *here.parents) if folder.parts)
-    return sorted(folders), sorted(tables)
+from .demo import AUTOENCODER
+from .files import chosen, offered, run_folder, target, unchanged
 
 
 class TrainAutoencoder(io.ComfyNode):
@@ -108,9 +91,7 @@ class TrainAutoencoder(io.ComfyNode):
         root = Path(folder_paths.get_input_directory())
         found = [root / labels] if labels else []
         found += sorted(path for path in (root / images).rglob("*") if path.is_file()) if images else []
-        states = [(path, path.stat()) for path in found if path.exists()]
-        told = "\n".join(f"{path} {state.st_mtime_ns} {state.st_size}" for path, state in states)
-        return hashlib.sha256(told.encode()).hexdigest()
+        return unchanged(found)
 
     @classmethod
     def execute(
@@ -125,42 +106,17 @@ class TrainAutoencoder(io.ComfyNode):
         from .autoencoder_run import trained
 
         name = identifier(name, "name")
-        run = Path(folder_paths.get_output_directory(), *RUNS, name)
-        weights = target(name, run)
+        weights = target(name, AUTOENCODER, "autoencoder")
         folders, tables = offered()
         pictures, table = chosen("images", images, folders), chosen("labels", labels, tables)
         settings = {"name": name, "size": size, "images": seen, "batch": batch, "learning_rate": learning_rate}
         # ComfyUI runs nodes in a mode in which nothing can be learnt.
         with torch.inference_mode(False), torch.enable_grad():
             before = None if start is None else start.model
-            samples, told = trained(settings, pictures, table, graph, run, weights, seed, before)
+            samples, told = trained(settings, pictures, table, graph, run_folder(name), weights, seed, before)
         shown = ui.PreviewImage(samples, cls=cls).as_dict()
         model = ManagedAutoencoder(CausalAutoencoder.load(weights))
         return io.NodeOutput(model, samples, ui={**shown, "text": [told]})
-
-
-def chosen(what: str, name: str, known: Sequence[str]) -> Path:
-    """Something in ComfyUI's input folder; raises CounterfactError for what is not among the ``known``."""
-    if name not in known:
-        raise CounterfactError(
-            f"{what}: there is no {name!r} in ComfyUI's input folder; put it there, or press R and choose another"
-        )
-    return Path(folder_paths.get_input_directory(), name)
-
-
-def target(name: str, run: Path) -> Path:
-    """The file for the weights of a run; raises CounterfactError if one is there that the run did not make."""
-    file = f"{name}.safetensors"
-    found = own_files().get(file)
-    if found not in (None, AUTOENCODER):
-        raise CounterfactError(
-            f"name: models/{FOLDER}/{file} is there already and is no autoencoder; choose another name"
-        )
-    if found and not run.exists():
-        raise CounterfactError(
-            f"name: models/{FOLDER}/{file} is there already, and the run that made it is not; choose another name"
-        )
-    return Path(folder_paths.get_folder_paths(FOLDER)[0], file)
 
 
 NODES = [TrainAutoencoder]

@@ -19,6 +19,8 @@ BUNDLED = Path(__file__).parents[1] / "causal_core" / "demo" / "weights"
 FOLDER = "counterfact"
 # The kind of causal autoencoders, which have a loader of their own; that of checkpoints begins with it.
 AUTOENCODER = "counterfact.autoencoder"
+# That of modular models.
+MODULAR = "counterfact.modular"
 
 
 def register_folder() -> None:
@@ -46,7 +48,7 @@ def _kind(path: str, unchanged: str) -> str | None:
 def presets() -> list[str]:
     """Bundled models by name, models of the user by file name."""
     bundled = sorted(file.stem for file in BUNDLED.glob("*.safetensors"))
-    own = [name for name, kind in own_files().items() if not (kind or "").startswith(AUTOENCODER)]
+    own = [name for name, kind in own_files().items() if not (kind or "").startswith((AUTOENCODER, MODULAR))]
     return (bundled or ["micro"]) + own
 
 

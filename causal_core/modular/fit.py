@@ -25,7 +25,7 @@ from ..graph import CausalGraph
 from ..training import Losses, Plan, Training, Watch
 from ..training import run as train
 from .hgraph import Part, parts
-from .mechanisms import Flow, Mechanism, Values, layers
+from .mechanisms import Flow, Mechanism, Table, Values, layers
 from .model import ModularModel
 from .records import Records
 
@@ -55,6 +55,8 @@ class Effort:
 LIKELIHOOD, ADVERSARIAL = Effort(), Effort(steps=4000, batch=512, learning_rate=1e-3, restarts=1)
 # Beyond it, different rows are not gone through in every step.
 MOST_ROWS = 2048
+# In place of a probability of 0, whose logarithm is no number.
+NEVER = 1e-12
 
 
 class PartModel(nn.Module):
@@ -252,13 +254,39 @@ def fitted(
     folder: Path | None = None, watch: Callable[[str], Watch] = lambda told: Watch(), told: str = "",
 ) -> ModularModel:  # fmt: skip
     """The model with one part fitted by likelihood, the likeliest of some restarts; see :func:`fit`."""
-    rounds = effort.restarts if any(model.behind(name) for name in names) else 1
+    hidden = any(model.behind(name) for name in names)
+    if not hidden and all(isinstance(model.mechanism(name), Table) for name in names):
+        return counted(model, names, data)
+    rounds = effort.restarts if hidden else 1
     tries = []
     for attempt in range(rounds):
         training = LikelihoodTraining(model, names, data, effort, seed + 1000 * attempt)
         _trained(training, None if folder is None else folder / str(attempt), effort, watch(told))
         tries.append(training)
     return max(tries, key=LikelihoodTraining.score).average.into(model)
+
+
+def counted(model: ModularModel, names: Sequence[str], data: Records) -> ModularModel:
+    """The model with tables in which nothing is hidden: the shares of the data are the likeliest.
+
+    Rows of a table that no case has stay even, and are reported.
+    """
+    part = PartModel(model, names, priors=False)
+    for name in names:
+        (places, _), weights = _different(model, [name], data)
+        values, mechanism = model.split(places), part.mechanisms[str(model.coding.index(name))]
+        row = mechanism.row(model.seen(name, values), mechanism.sizes)
+        cells = torch.zeros_like(mechanism.scores).index_put((row,), weights[:, None] * values[name], accumulate=True)
+        cells = cells + data.smoothing
+        unseen = cells.sum(1) == 0
+        if unseen.any():
+            log.warning(
+                "data: %d of %d combinations of %s never occur; %s is taken to be anything there", int(unseen.sum()),
+                len(cells), ", ".join(model.causes(name)), name,
+            )  # fmt: skip
+        share = torch.where(unseen[:, None], 1.0, cells)
+        mechanism.scores.data = (share / share.sum(1, keepdim=True)).clamp_min(NEVER).log()
+    return part.into(model)
 
 
 def matched(

@@ -8,7 +8,6 @@ and the next ones learn from that. No hidden cause is modelled, and nothing is s
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,13 +19,16 @@ from ..autoencoder.coding import Coding
 from ..errors import CounterfactError
 from ..expression import Symbol, Value
 from ..graph import CausalGraph
-from ..identify import Estimand, Factor, identify, observed
-from ..query import Query
+from ..identify import Factor, identify, observed
+from ..query import Query, Term, parse_query
 from .fit import LIKELIHOOD, Effort, fitted
 from .model import ModularModel
 from .records import Records
+from .sample import counted, tabulated
 
 MOST_TRIES = 200
+# Marks of outcomes, which nobody types.
+OUTCOME = 1000
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,14 @@ class Sampler:
     def __init__(
         self, graph: CausalGraph, query: Query | str, data: Records, effort: Effort = LIKELIHOOD, seed: int = 0
     ) -> None:
-        found: Estimand = identify(graph, query)
+        self.query = parse_query(query, graph.concepts) if isinstance(query, str) else query
+        # Whatever the outcomes come out as is drawn; what was asked for is counted.
+        of = (Term(t.variable, Symbol(t.variable, OUTCOME + i), t.do) for i, t in enumerate(self.query.of))
+        self.asked = Query(tuple(of), self.query.given)
+        found = identify(graph, self.asked)
         if not found.identifiable:
-            raise CounterfactError(f"query: {found.query} cannot be answered from data: {found.reason}")
-        self.query, self.factors, self.coding = found.query, found.factors, data.coding
+            raise CounterfactError(f"query: {self.query} cannot be answered from data: {found.reason}")
+        self.factors, self.coding = found.factors, data.coding
         rng = torch.Generator().manual_seed(seed)
         self.chains = [self.learnt(plan(graph, factor), factor, data, effort, rng) for factor in self.factors]
 
@@ -214,19 +220,13 @@ class Sampler:
 
     def answer(self, count: int = 20_000, seed: int = 0) -> np.ndarray:
         """The distribution that is asked for, by counting cases: one axis for each of ``query.symbols``."""
-        symbols, outcomes = self.query.symbols, self.query.outcomes
         domains = {v.name: v.domain for v in self.coding.variables}
-        loose = [symbol for symbol in symbols if symbol not in outcomes]
-        found = np.zeros([len(domains[symbol.variable]) for symbol in symbols])
-        for values in itertools.product(*(domains[symbol.variable] for symbol in loose)):
-            settled = dict(zip(loose, values))
+
+        def table(settled: Mapping[Symbol, str]) -> np.ndarray:
             codes = self.draw(count, seed, settled)
-            shape = [len(domains[symbol.variable]) for symbol in outcomes]
-            flat = np.ravel_multi_index([codes[symbol] for symbol in outcomes], shape)
-            table = np.bincount(flat, minlength=math.prod(shape)).reshape(shape) / len(flat)
-            at = (slice(None) if s in outcomes else domains[s.variable].index(settled[s]) for s in symbols)
-            found[tuple(at)] = table
-        return found
+            return counted(self.query, [codes[term.value] for term in self.asked.of], settled, domains)
+
+        return tabulated(self.query, domains, table)
 
 
 def drawn_by(

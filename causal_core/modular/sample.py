@@ -127,43 +127,64 @@ def answer(
     -------
     array with one axis for each of ``query.symbols``, in their order
     """
-    symbols, outcomes = query.symbols, query.outcomes
     domains = {v.name: v.domain for v in model.coding.variables}
-    loose = [symbol for symbol in symbols if symbol not in outcomes]
-    found = np.zeros([len(domains[symbol.variable]) for symbol in symbols])
-    if not found.size:
-        raise CounterfactError(f"query: {query} has numbers in it, which have no table; draw cases instead")
-    for values in itertools.product(*(domains[symbol.variable] for symbol in loose)):
-        settled = dict(zip(loose, values))
+
+    def table(settled: Mapping[Symbol, str]) -> np.ndarray:
         cases = draw(model, query, count, seed, settled, check)
-        table = counted(cases, query.of, outcomes, settled, domains)
-        at = tuple(slice(None) if s in outcomes else domains[s.variable].index(settled[s]) for s in symbols)
-        found[at] = table
+        codes = []
+        for term in query.of:
+            world = cases.worlds[tuple((name, settled.get(x, x)) for name, x in term.do)]
+            codes.append(world[term.variable].argmax(1).numpy())
+        return counted(query, codes, settled, domains)
+
+    return tabulated(query, domains, table)
+
+
+def tabulated(
+    query: Query, domains: Mapping[str, Sequence[str]], table: Callable[[Mapping[Symbol, str]], np.ndarray]
+) -> np.ndarray:
+    """The answers of a question for all values of its settings, as one array with an axis for each of its symbols.
+
+    Parameters
+    ----------
+    query, domains : what is asked, and the values of its variables
+    table : the answer for some values of the settings, an axis for each outcome
+    """
+    symbols, settings = query.symbols, query.settings
+    for symbol in symbols:
+        if not domains[symbol.variable]:
+            raise CounterfactError(f"query: {symbol} is a number, which has no table; draw cases instead")
+    found = np.zeros([len(domains[symbol.variable]) for symbol in symbols])
+    for values in itertools.product(*(domains[symbol.variable] for symbol in settings)):
+        settled = dict(zip(settings, values))
+        at = (domains[s.variable].index(settled[s]) if s in settled else slice(None) for s in symbols)
+        found[tuple(at)] = table(settled)
     return found
 
 
 def counted(
-    cases: Cases, of: Sequence[Term], outcomes: Sequence[Symbol], settled: Mapping[Symbol, str],
-    domains: Mapping[str, Sequence[str]],
-) -> np.ndarray:  # fmt: skip
-    """Shares of the cases by the values of outcome symbols, an axis each."""
-    count = len(next(iter(cases.noise.own.values())))
-    codes: dict[Symbol, np.ndarray] = {}
-    holds = np.ones(count, bool)
-    for term in of:
-        world = cases.worlds[tuple((name, settled.get(x, x)) for name, x in term.do)]
-        code = world[term.variable].argmax(1).numpy()
-        if not isinstance(term.value, Symbol):
-            holds &= code == list(domains[term.variable]).index(term.value)
-        elif term.value in codes:
-            holds &= code == codes[term.value]
+    query: Query, codes: Sequence[np.ndarray], settled: Mapping[Symbol, str], domains: Mapping[str, Sequence[str]]
+) -> np.ndarray:
+    """Shares of some cases by the values of a question's outcomes, an axis each.
+
+    Parameters
+    ----------
+    codes : for each term that is asked for the numbers of its values [cases]
+    settled : values of the settings; a term that has such a value counts only where it is met
+    """
+    holds = np.ones(len(codes[0]), bool)
+    known: dict[Value, np.ndarray] = {}
+    for term, code in zip(query.of, codes):
+        value = settled.get(term.value, term.value)
+        if isinstance(value, Symbol):
+            holds &= code == known.setdefault(value, code)
         else:
-            codes[term.value] = code
-    shape = [len(domains[symbol.variable]) for symbol in outcomes]
+            holds &= code == domains[term.variable].index(value)
+    shape = [len(domains[symbol.variable]) for symbol in query.outcomes]
     if not shape:
         return np.array(holds.mean())
-    flat = np.ravel_multi_index([codes[symbol][holds] for symbol in outcomes], shape)
-    return np.bincount(flat, minlength=int(np.prod(shape))).reshape(shape) / count
+    flat = np.ravel_multi_index([known[symbol][holds] for symbol in query.outcomes], shape)
+    return np.bincount(flat, minlength=int(np.prod(shape))).reshape(shape) / len(holds)
 
 
 def ask(model: ModularModel, graph: CausalGraph, query: Query | str, count: int = 20_000, seed: int = 0) -> np.ndarray:

@@ -1,0 +1,143 @@
+"""Questions with a known answer: random small models with hidden causes, in which seeing is not doing."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from ..autoencoder.coding import Coding
+from ..concepts import Concept, Concepts
+from ..exact import ExactSCM
+from ..graph import CausalGraph, parse_edges
+from ..modular.records import Records
+from ..query import Query, parse_query
+from ..scm import SCM, Variable
+
+BITS = ("0", "1")
+HIDDEN_STATES = 3
+# Draws of a model until plain conditioning is wrong by at least this total variation distance.
+GAP, MOST_DRAWS = 0.12, 2000
+LEAST = 0.04
+
+
+class Question(NamedTuple):
+    """What is asked of which graph, and what somebody would compute who takes seeing for doing."""
+
+    edges: str
+    query: str
+    naive: str
+
+
+QUESTIONS: dict[str, Question] = {
+    "frontdoor": Question("x -> z -> y; x <-> y", "P(y | do(x))", "P(y | x)"),
+    "backdoor": Question("z -> x; z -> y; x -> y", "P(y | do(x))", "P(y | x)"),
+    "napkin": Question("w -> v -> x -> y; w <-> x; w <-> y", "P(y | do(x))", "P(y | x)"),
+    "iv": Question("z -> x -> y; x <-> y", "P(y | do(z), x)", "P(y | x)"),
+    "verma": Question("a -> b -> c -> d; a -> d; b <-> d", "P(d | do(c))", "P(d | c)"),
+    "diamond": Question("x -> a -> y; x -> b -> y; x <-> y", "P(y | do(x))", "P(y | x)"),
+    "treated": Question("x -> z -> y; x <-> y", "P(y_{x=1} | x=0)", "P(y | x=1)"),
+    "mediation": Question("x -> m -> y; x -> y; c -> x; c -> y", "P(y_{x=1, m}, m_{x=0})", "P(y, m | x=1)"),
+}
+# Refused; bounded instead.
+REFUSED: dict[str, Question] = {
+    "bow": Question("x -> y; x <-> y", "P(y | do(x))", "P(y | x)"),
+    "instrument": Question("z -> x -> y; x <-> y", "P(y | do(x))", "P(y | x)"),
+    "necessity": Question("x -> y", "P(y_{x=1}=1, y_{x=0}=0)", "P(y=1 | x=1)"),
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A question with its answer.
+
+    Attributes
+    ----------
+    graph, query : what is asked
+    exact : the true model
+    truth, naive : answers, an axis for each of ``query.symbols``; naive by seeing instead of doing
+    """
+
+    graph: CausalGraph
+    query: Query
+    exact: ExactSCM
+    truth: np.ndarray
+    naive: np.ndarray
+
+    def records(self, rows: int, seed: int) -> Records:
+        """Observations of the true model."""
+        rng = np.random.default_rng([seed, 77])
+        states = rng.choice(len(self.exact.weights), rows, p=self.exact.weights / self.exact.weights.sum())
+        values = self.exact.values({})
+        columns = {}
+        for concept in self.graph.concepts:
+            columns[concept.name] = np.array(concept.domain)[values[concept.name][states]].tolist()
+        return Records.of(Coding.of(self.graph), columns)
+
+
+def as_graph(edges: str) -> CausalGraph:
+    """The graph of typed edges, over bits."""
+    directed, pairs = parse_edges(edges.replace(";", "\n"))
+    names = dict.fromkeys(itertools.chain(*((e.source, e.target) for e in directed), *pairs))
+    return CausalGraph.from_edges(directed, pairs, Concepts(tuple(Concept(name, BITS) for name in names)))
+
+
+def random_model(graph: CausalGraph, rng: np.random.Generator) -> SCM:
+    """A model of a graph: each confounded pair has a hidden cause of three states, no probability is below 4 %."""
+    hidden = [
+        Variable(f"hidden {a} {b}", tuple(map(str, range(HIDDEN_STATES))), (), {(): _row(rng, HIDDEN_STATES)}, True)
+        for a, b in graph.confounded
+    ]
+    behind = {concept.name: [h for h, pair in zip(hidden, graph.confounded) if concept.name in pair]
+              for concept in graph.concepts}  # fmt: skip
+    domains = {concept.name: concept.domain for concept in graph.concepts} | {h.name: h.domain for h in hidden}
+    variables = []
+    for concept in graph.concepts:
+        causes = (*graph.parents(concept.name), *(h.name for h in behind[concept.name]))
+        table = {given: _row(rng, len(concept.domain)) for given in itertools.product(*(domains[c] for c in causes))}
+        variables.append(Variable(concept.name, concept.domain, causes, table))
+    return SCM((*hidden, *variables))
+
+
+def _row(rng: np.random.Generator, size: int) -> tuple[float, ...]:
+    """Probabilities, mostly far from even."""
+    row = LEAST + (1 - size * LEAST) * rng.dirichlet(np.full(size, 0.35))
+    return tuple((row / row.sum()).tolist())
+
+
+def problem(question: Question, seed: int) -> Problem:
+    """A random model in which the question has an answer that plain conditioning does not give.
+
+    Raises
+    ------
+    RuntimeError
+        If no such model is found, as for a question in which seeing is doing.
+    """
+    graph = as_graph(question.edges)
+    query, naive = parse_query(question.query, graph.concepts), parse_query(question.naive, graph.concepts)
+    rng = np.random.default_rng([seed, 5])
+    for _ in range(MOST_DRAWS):
+        exact = ExactSCM(random_model(graph, rng))
+        truth = exact.answer(query)
+        wrong = aligned(naive, exact.answer(naive), query)
+        if distance(query, np.broadcast_to(wrong, truth.shape), truth) >= GAP:
+            return Problem(graph, query, exact, truth, np.broadcast_to(wrong, truth.shape))
+    raise RuntimeError(f"seeing is doing for {question.query}")
+
+
+def aligned(naive: Query, table: np.ndarray, query: Query) -> np.ndarray:
+    """A table of one query's symbols with the axes of another's, which may have more."""
+    order = [naive.symbols.index(symbol) for symbol in query.symbols if symbol in naive.symbols]
+    table = table.transpose(order)
+    sizes: Mapping = dict(zip((naive.symbols[i] for i in order), table.shape))
+    return table.reshape([sizes.get(symbol, 1) for symbol in query.symbols])
+
+
+def distance(query: Query, found: np.ndarray, truth: np.ndarray) -> float:
+    """The largest total variation distance of two answers over the values of the settings, 0 to 1."""
+    over = tuple(i for i, symbol in enumerate(query.symbols) if symbol in query.outcomes)
+    apart = np.abs(found - truth)
+    return float(np.max(apart.sum(over) / 2 if over else apart))
