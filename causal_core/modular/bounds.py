@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
 
 MOST_FUNCTIONS = 200_000
-MOST_ENTRIES = 300_000_000  # response functions times cells of the c-factors
+MOST_ENTRIES = 100_000_000  # response functions times cells of the c-factors
 MOST_TERMS = 200_000
 MOST_ROUNDS = 50
 
@@ -136,7 +136,7 @@ class _Asked:
 
     def components(self, nodes: Mapping[Node, None]) -> list[_Component]:
         """The c-components of the variables that nodes are about."""
-        masks = self.g.components(self.g.mask(self.g.names[v] for v, _ in nodes))
+        masks = self.g.components(sum(1 << v for v in {v for v, _ in nodes}))
         for mask in masks:
             if mask not in self.parts:
                 self.parts[mask] = _Component(self.g, self.source, mask, self.check)
@@ -145,18 +145,17 @@ class _Asked:
     def limits(self, query: Query, values: Mapping[Symbol, str]) -> tuple[float, float, bool]:
         """The bounds for some values of the symbols, and whether they are sharp."""
         conditions = self.settled(query.given, values)
-        outcomes = None if conditions is None else self.settled(query.of, values)
-        both = outcomes is not None and {**outcomes, **conditions}
+        outcomes = self.settled(query.of, values)
         if conditions is None:
             raise self.never(query)
-        if not both or any(both[node] != value for node, value in outcomes.items()):
+        if outcomes is None or any(conditions.get(node, value) != value for node, value in outcomes.items()):
             return 0.0, 0.0, True
         outcomes = {node: value for node, value in outcomes.items() if node not in conditions}
         if not outcomes:
             return 1.0, 1.0, True
         top, bottom = relevant(self.g, outcomes, conditions)
         parts = self.components(top)
-        yes = self.terms(parts, top, both)
+        yes = self.terms(parts, top, {**conditions, **outcomes})
         scale: float | None = 1.0
         if bottom:
             below = self.components(bottom)
@@ -395,7 +394,7 @@ class _Functions:
         self, g: ADMG, variables: Sequence[int], sizes: Mapping[int, int], cells: Mapping[Event, float],
         exact: bool, check: Callable[[], object],
     ) -> None:  # fmt: skip
-        self.variables, self.exact, self.check = variables, exact, check
+        self.exact, self.check = exact, check
         self._shapes = {v: tuple(sizes[p] for p in members(g.parents[v])) for v in variables}
         # [functions, rows of causes] for each variable
         self._tables = {}
@@ -450,8 +449,9 @@ class _Functions:
         )  # fmt: skip
         self._change = change[:, :0]
         if found.fun < CLOSE:
-            # The equations then hold to the last digit, redundant as they are.
-            self._told = self._cells @ found.x[:n]
+            # The equations, redundant as they are, then hold to the last digit, and what never happens has exactly 0.
+            share = np.where(found.x[:n] < NEVER, 0.0, found.x[:n])
+            self._told = self._cells @ (share / share.sum())
             return 0.0
         self._change = np.block([change, -change])
         return float(found.fun)
@@ -549,15 +549,18 @@ class _Ratio:
         sharp, ends = all(self.parts[i].functions.exact for i in self.loose), []
         for sign, yes, no in ((-1, least, most), (1, most, least)):
             # Where one c-component is best while all others are at the ends of their intervals, no model is beyond it.
-            found = {i: self.best(i, sign, yes, no) for i in self.loose}
-            if None in found.values():
-                return None
-            end, _ = min(found.values(), key=lambda one: sign * one[0])
-            ends.append(end)
+            found = {i: best for i in self.loose if (best := self.best(i, sign, yes, no)) is not None}
+            if len(found) < len(self.loose):
+                # The condition does not happen even where the outcome (sign 1), or its contrary, is most probable.
+                ends.append(None)
+                continue
+            end = min((value for value, _ in found.values()), key=lambda value: sign * value)
+            ends.append(min(max(end, 0.0), 1.0))
             sharp = sharp and (len(self.loose) == 1 or self.attained(end, sign, found, restarts, rng))
-        low, high = (min(max(end, 0.0), 1.0) for end in ends)
-        low, high = min(low, high), max(low, high)
-        return low, high, sharp or high - low < CLOSE
+        low, high = ends
+        if low is None or high is None:
+            return None if low == high else (1.0, 1.0, True) if low is None else (0.0, 0.0, True)
+        return min(low, high), max(low, high), sharp or high - low < CLOSE
 
     def best(
         self, main: int, sign: int, yes: Mapping[int, Mapping[Events, float]],

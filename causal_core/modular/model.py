@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..autoencoder.coding import Coding
+from ..concepts import Concept, Concepts
 from ..errors import CounterfactError, finite, unknown
 from ..graph import CausalGraph
 from ..weights import read_tensors, write_tensors
@@ -58,6 +59,11 @@ class ModularModel(nn.Module):
     confounded : pairs with a latent confounder
     states : of each hidden cause
     kinds : "table", "network", "mixture" or "flow" by variable; what suits it for those that are not named
+
+    Attributes
+    ----------
+    concepts : the variables as people know them: in their own order and with their phrases, see :func:`settled`
+    provenance : where the model comes from, JSON data
     """
 
     def __init__(
@@ -74,6 +80,7 @@ class ModularModel(nn.Module):
         self.states = int(finite(states, "states", 2, 256))
         self.kinds = dict(kinds or {})
         self.provenance: dict[str, Any] = {}
+        self.concepts = Concepts(tuple(Concept(v.name, v.domain, interval=v.interval) for v in coding.variables))
         cliques = sorted(tuple(sorted(clique)) for clique in nx.find_cliques(nx.Graph(self.confounded)))
         self.hidden = tuple(HiddenCause(clique, self.states) for clique in cliques)
         self.priors = nn.ParameterList(torch.zeros(self.states) for _ in self.hidden)
@@ -95,7 +102,14 @@ class ModularModel(nn.Module):
     @classmethod
     def of(cls, graph: CausalGraph, **options: Any) -> ModularModel:
         """The model of a graph whose concepts have domains or intervals."""
-        return cls(Coding.of(graph), graph.confounded, **options)
+        model = cls(Coding.of(graph), graph.confounded, **options)
+        model.concepts = settled(graph.concepts, model.coding)
+        return model
+
+    def graph(self) -> CausalGraph:
+        """The causal graph, with the values or the interval of every variable, and without factual values."""
+        edges = [(cause, name) for name in self.coding.names for cause in self.causes(name)]
+        return CausalGraph.from_edges(edges, self.confounded, self.concepts)
 
     def behind(self, name: str) -> tuple[int, ...]:
         """Numbers of the hidden causes of a variable."""
@@ -201,7 +215,7 @@ class ModularModel(nn.Module):
         document = {
             "kind": KIND, "schema_version": SCHEMA_VERSION, "variables": self.coding.to_dict(),
             "confounded": [list(pair) for pair in self.confounded], "states": self.states, "kinds": self.kinds,
-            "provenance": self.provenance,
+            "concepts": self.concepts.to_list(), "provenance": self.provenance,
         }  # fmt: skip
         write_tensors(path, self.state_dict(), document)
 
@@ -214,7 +228,30 @@ class ModularModel(nn.Module):
                 Coding.from_dict(document["variables"]), document["confounded"], document["states"], document["kinds"]
             )
             model.load_state_dict(tensors)
+            model.concepts = settled(Concepts.from_list(document["concepts"]), model.coding)
             model.provenance = dict(document["provenance"])
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise CounterfactError(f"{path}: the file is damaged ({error}); fit the model again") from None
         return model.eval().requires_grad_(False)
+
+
+def settled(concepts: Concepts, coding: Coding) -> Concepts:
+    """Concepts with the values or the intervals that a coding has of them, without factual values.
+
+    Phrases of values that the coding does not have are left out.
+    """
+    found = []
+    for concept in concepts:
+        variable = coding.variables[coding.index(concept.name)]
+        bare = Concept(variable.name, variable.domain, interval=variable.interval)
+        phrases = {value: ways for value, ways in concept.phrases.items() if _takes(bare, value)}
+        found.append(replace(bare, phrases=phrases))
+    return Concepts(tuple(found))
+
+
+def _takes(concept: Concept, value: str) -> bool:
+    try:
+        concept.match(value)
+    except CounterfactError:
+        return False
+    return True

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from types import SimpleNamespace
 
 import networkx as nx
 import numpy as np
@@ -25,7 +24,7 @@ from causal_core.modular.model import ModularModel
 from causal_core.modular.records import Records
 from causal_core.modular.sample import answer, ask, draw
 from causal_core.query import parse_query
-from causal_core.training import Watch
+from causal_core.training import Watch, run
 
 from ..helpers.random_scm import random_graph
 
@@ -184,7 +183,7 @@ def test_a_fitted_model_answers_what_conditioning_gets_wrong(front_door, model):
 
 
 def test_what_is_not_identifiable_is_refused(model):
-    with pytest.raises(CounterfactError, match="cannot be answered from data: .*share a hidden cause"):
+    with pytest.raises(CounterfactError, match="cannot be answered from data: .*hang together by hidden causes"):
         ask(model, as_graph("x -> z -> y; x <-> y; z <-> y; x <-> z"), "P(y | do(x=1))")
 
 
@@ -238,7 +237,7 @@ def test_numbers_are_fitted_and_drawn():
     v = np.clip(rng.normal(np.where(k, 7.0, 2.0), 0.5), 0, 10)
     data = Records.of(Coding.of(graph), {"k": ["ab"[i] for i in k], "v": [repr(float(x)) for x in v]})
     for kind in ("mixture", "flow"):
-        found = fit(graph, data, effort=Effort(300, 256, 0.01, 1), kinds={"v": kind})
+        found = fit(graph, data, effort=Effort(200, 128, 0.01, 1), kinds={"v": kind})
         for value, mean in (("a", 2.0), ("b", 7.0)):
             query = parse_query(f"P(v | do(k={value}))", concepts)
             drawn = draw(found, query, 4000).worlds[(("k", value),)]["v"][:, 0] * 5 + 5
@@ -261,7 +260,7 @@ def test_adversarial_fitting_matches_a_distribution():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = ModularModel(data.coding, p.graph.confounded)
-    found = matched(model, Part(("x",), (), ()), data, Effort(300, 256, 3e-3, 1))
+    found = matched(model, Part(("x",), (), ()), data, Effort(200, 128, 4e-3, 1))
     query = parse_query("P(x)", p.graph.concepts)
     assert distance(query, answer(found, query), data.joint(["x"], {})) < 0.05
     # Nothing else has moved.
@@ -274,15 +273,20 @@ def test_the_critic_and_the_maker_have_aims_of_their_own(front_door):
     training = AdversarialTraining(model, parts(p.graph)[1], data, QUICK, 0)
     maker, critic = training.model["maker"], training.model["critic"]
     training.losses()["loss"].backward()
-    assert all(q.grad is not None and q.grad.abs().sum() > 0 for q in (*maker.parameters(), *critic.parameters()))
+    for network in (maker, critic):
+        assert sum(q.grad.abs().sum() for q in network.parameters()) > 0
     # What was fitted before, the context, gets none.
     assert model.mechanism("z").scores.grad is None
-    # The critic climbs where the maker descends.
-    before = training.losses()["distance"].item()
-    for parameter in critic.parameters():
-        parameter.data -= 0.02 * parameter.grad
-    torch.manual_seed(0)
-    assert np.mean([training.losses()["distance"].item() for _ in range(20)]) > before
+    # Left alone, the critic learns to tell what is made from what is real, and then the maker not to let it.
+    for network, better in ((critic, 1), (maker, -1)):
+        optimizer, found = torch.optim.Adam(network.parameters(), 5e-3), []
+        for _ in range(80):
+            training.model.zero_grad()
+            terms = training.losses()
+            terms["loss"].backward()
+            optimizer.step()
+            found.append(terms["distance"].item())
+        assert better * (np.mean(found[-20:]) - np.mean(found[:20])) > 0.01, found
 
 
 class Stops(Watch):
@@ -301,7 +305,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(front_door, tmp_path, metho
     p, data = front_door
     effort = Effort(12, 64, 0.01, 1)
     whole = fit(p.graph, data, tmp_path / "whole", method, effort)
-    stops = Stops(17)
+    stops = Stops(7 if method == "likelihood" else 17)
     with pytest.raises(KeyboardInterrupt):
         fit(p.graph, data, tmp_path / "run", method, effort, watch=lambda told: stops)
     resumed = fit(p.graph, data, tmp_path / "run", method, effort)
@@ -318,7 +322,7 @@ def test_divergence_keeps_the_last_good_weights(front_door, tmp_path, monkeypatc
 
     monkeypatch.setattr(LikelihoodTraining, "losses", poisoned)
     monkeypatch.setattr("causal_core.training.LOG_SECONDS", 0.0)
-    monkeypatch.setattr(fitting, "train", lambda *args: training.run(*args, 0.0))
+    monkeypatch.setattr(fitting, "train", lambda *args: run(*args, 0.0))
     with pytest.raises(CounterfactError, match="diverged"):
         fit(p.graph, data, tmp_path, effort=QUICK)
     monkeypatch.setattr(LikelihoodTraining, "losses", honest)
@@ -375,6 +379,16 @@ def test_one_part_can_be_fitted_alone(front_door):
     model = ModularModel(data.coding, p.graph.confounded)
     found = fitted(model, ["z"], data, QUICK)
     assert found.mechanism("x") is model.mechanism("x") and found.mechanism("z") is not model.mechanism("z")
-    shown = SimpleNamespace(table=found.mechanism("z").scores.softmax(-1).detach().numpy())
+    table = found.mechanism("z").scores.softmax(-1).detach().numpy()
     joint = data.joint(["x", "z"], {})
-    np.testing.assert_allclose(shown.table, joint / joint.sum(1, keepdims=True), atol=5e-3)
+    np.testing.assert_allclose(table, joint / joint.sum(1, keepdims=True), atol=1e-5)
+
+
+def test_cases_that_never_occur_are_told_and_smoothed_only_when_asked(caplog):
+    data = rows("000", "001")
+    found = fitted(ModularModel(CODING), ["x", "y"], data)
+    assert "1 of 2 combinations of x never occur; y is taken to be anything there" in caplog.text
+    table = found.mechanism("y").scores.softmax(-1)
+    torch.testing.assert_close(table, torch.tensor([[2 / 3, 1 / 3], [0.5, 0.5]]))
+    smooth = fitted(ModularModel(CODING), ["x", "y"], Records(data.coding, data.places, data.free, 1.0))
+    torch.testing.assert_close(smooth.mechanism("y").scores.softmax(-1)[0], torch.tensor([3 / 5, 2 / 5]))
