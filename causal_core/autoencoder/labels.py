@@ -324,9 +324,9 @@ def _textual(concept: Concept, cells: Sequence[Cell], where: str) -> tuple[Conce
             )
     if len(found) < 2:
         raise _constant(where, map(shorten, found.values()))
-    if not concept.domain:
-        log.info("%s: values %s", where, _listed(list(found.values()), MAX_VALUES))
     ordered = sorted(found.values(), key=lambda value: (_number(value) or 0.0, value))
+    if not concept.domain:
+        log.info("%s: values %s", where, _listed(ordered, MAX_VALUES))
     return Concept(concept.name, concept.domain or tuple(ordered)), values
 
 
