@@ -47,7 +47,16 @@ class ADMG:
     @classmethod
     def of(cls, graph: CausalGraph) -> ADMG:
         """Edges and confounded pairs of a causal graph."""
-        names = graph.topological_order()
+        waiting = {name: set() for name in graph.concepts.names}
+        for edge in graph.edges:
+            waiting[edge.target].add(edge.source)
+        names: list[str] = []
+        while waiting:  # always the first concept whose causes are all there
+            name = next(name for name, causes in waiting.items() if not causes)
+            names.append(name)
+            del waiting[name]
+            for causes in waiting.values():
+                causes.discard(name)
         number = {name: i for i, name in enumerate(names)}
         parents, siblings = [0] * len(names), [0] * len(names)
         for edge in graph.edges:
@@ -55,7 +64,7 @@ class ADMG:
         for a, b in graph.confounded:
             siblings[number[a]] |= 1 << number[b]
             siblings[number[b]] |= 1 << number[a]
-        return cls(names, tuple(parents), tuple(siblings))
+        return cls(tuple(names), tuple(parents), tuple(siblings))
 
     @property
     def everything(self) -> int:

@@ -49,6 +49,7 @@ COMMANDS: dict[tuple[str, ...], Command] = {
     ("train", "autoencoder"): Command(
         "autoencoder.train", "train a causal autoencoder (CausalDiffAE) on a world's scenes or a folder of pictures"
     ),
+    ("train", "modular"): Command("modular.cli", "fit a modular causal model to a table of labels, and ask it"),
     ("train", "reader"): Command("worlds.reader", "train the network that reads a scene's concepts off its picture"),
     ("bench", "csg"): Command("bench.csg", "measure counterfactual edits against the true counterfactuals"),
     ("bench", "graph"): Command("bench.graph", "measure causal graphs, and what leads to them, against known truths"),

@@ -130,27 +130,23 @@ def total(over: Iterable[Symbol], body: Expression) -> Expression:
     Product(factors=())
     """
     over = list(dict.fromkeys(over))
-    factors = list(body.factors) if isinstance(body, Product) else [body]
-    found = True
-    while found:
-        found = False
-        for factor in factors:
-            if not (isinstance(factor, Probability) and len(factor.of) == 1 and factor.of[0][1] in over):
-                continue
-            symbol = factor.of[0][1]
-            if any(symbol in free(other) for other in factors if other is not factor):
-                continue
-            if any(value == symbol for _, value in factor.given + factor.do):
-                continue
-            factors.remove(factor)
-            over.remove(symbol)
-            found = True
-            break
-    outside = [f for f in factors if not free(f) & set(over)]
-    inside = [f for f in factors if free(f) & set(over)]
-    if not over:
-        return product(factors)
-    return product([*outside, Sum(tuple(over), product(inside))])
+    factors = [(f, free(f)) for f in (body.factors if isinstance(body, Product) else (body,))]
+
+    def sums_to_one(symbol: Symbol) -> tuple[Expression, frozenset[Symbol]] | None:
+        """The one factor with the symbol in it, if that is a probability of the symbol alone."""
+        having = [pair for pair in factors if symbol in pair[1]]
+        if len(having) != 1 or not isinstance(having[0][0], Probability):
+            return None
+        (_, value), *more = having[0][0].of
+        return having[0] if value == symbol and not more else None
+
+    while (done := next((pair for pair in ((s, sums_to_one(s)) for s in over) if pair[1]), None)) is not None:
+        over.remove(done[0])
+        factors.remove(done[1])
+    bound = set(over)
+    outside = [f for f, symbols in factors if not symbols & bound]
+    inside = [f for f, symbols in factors if symbols & bound]
+    return product([*outside, Sum(tuple(over), product(inside))] if over else outside)
 
 
 def ratio(top: Expression, bottom: Expression) -> Expression:

@@ -492,6 +492,5 @@ def observed(g: ADMG, v: int, done: int) -> Probability:
     rest = g.everything & ~done
     part = g.component(v, rest & ((2 << v) - 1))
     given = (part | g.parents_of(part)) & rest & ~(1 << v)
-    event = {name: (name, Symbol(name)) for name in g.names}
-    return Probability(*(tuple(event[name] for name in names) for names in
-                         ((g.names[v],), g.named(given), g.named(done))))  # fmt: skip
+    of, before, do = (tuple((name, Symbol(name)) for name in g.named(mask)) for mask in (1 << v, given, done))
+    return Probability(of, before, do)

@@ -19,6 +19,7 @@ from . import (
     instruction,
     intervention,
     language,
+    modular,
     regions,
     report,
     steer,
@@ -36,7 +37,7 @@ class CounterfactExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         topics = (
-            demo, concepts, graph, identify, intervention, csg, abduct, regions, steer, instruction, report, language,
-            autoencoder, autoencoder_train,
+            demo, concepts, graph, identify, modular, intervention, csg, abduct, regions, steer, instruction, report,
+            language, autoencoder, autoencoder_train,
         )  # fmt: skip
         return [node for topic in topics for node in topic.NODES]

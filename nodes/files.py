@@ -63,9 +63,7 @@ def target(name: str, kind: str, what: str) -> Path:
     if file not in own and not path.exists():
         return path
     if own.get(file) != kind:
-        raise CounterfactError(
-            f"name: models/{FOLDER}/{file} is there already and is no {what}; choose another name"
-        )
+        raise CounterfactError(f"name: models/{FOLDER}/{file} is there already and is no {what}; choose another name")
     if not run_folder(name).exists():
         raise CounterfactError(
             f"name: models/{FOLDER}/{file} is there already, and the run that made it is not; choose another name"

@@ -74,8 +74,8 @@ def formula(p: Problem, data: Records, args: argparse.Namespace) -> np.ndarray:
 
 def conditioning(p: Problem, data: Records, args: argparse.Namespace) -> np.ndarray:
     """Seeing in place of doing, in the data."""
-    naive = identify(p.graph, p.naive)
-    return np.broadcast_to(aligned(p.naive, naive.evaluate(data), p.query), p.truth.shape)
+    found = identify(p.graph, p.seeing).evaluate(data)
+    return np.broadcast_to(aligned(p.seeing, found, p.query), p.truth.shape)
 
 
 METHODS: dict[str, Callable[[Problem, Records, argparse.Namespace], np.ndarray]] = {

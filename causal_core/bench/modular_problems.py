@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,8 +19,8 @@ from ..scm import SCM, Variable
 BITS = ("0", "1")
 HIDDEN_STATES = 3
 # Draws of a model until plain conditioning is wrong by at least this total variation distance.
-GAP, MOST_DRAWS = 0.12, 2000
-LEAST = 0.04
+GAP, MOST_DRAWS = 0.1, 5000
+LEAST = 0.06
 
 
 class Question(NamedTuple):
@@ -57,12 +56,14 @@ class Problem:
     Attributes
     ----------
     graph, query : what is asked
+    seeing : what somebody asks who takes seeing for doing
     exact : the true model
-    truth, naive : answers, an axis for each of ``query.symbols``; naive by seeing instead of doing
+    truth, naive : true answers to both, an axis for each of ``query.symbols``
     """
 
     graph: CausalGraph
     query: Query
+    seeing: Query
     exact: ExactSCM
     truth: np.ndarray
     naive: np.ndarray
@@ -86,7 +87,7 @@ def as_graph(edges: str) -> CausalGraph:
 
 
 def random_model(graph: CausalGraph, rng: np.random.Generator) -> SCM:
-    """A model of a graph: each confounded pair has a hidden cause of three states, no probability is below 4 %."""
+    """A model of a graph: each confounded pair has a hidden cause of three states, no probability is below 6 %."""
     hidden = [
         Variable(f"hidden {a} {b}", tuple(map(str, range(HIDDEN_STATES))), (), {(): _row(rng, HIDDEN_STATES)}, True)
         for a, b in graph.confounded
@@ -117,22 +118,21 @@ def problem(question: Question, seed: int) -> Problem:
         If no such model is found, as for a question in which seeing is doing.
     """
     graph = as_graph(question.edges)
-    query, naive = parse_query(question.query, graph.concepts), parse_query(question.naive, graph.concepts)
+    query, seeing = (parse_query(typed, graph.concepts) for typed in (question.query, question.naive))
     rng = np.random.default_rng([seed, 5])
     for _ in range(MOST_DRAWS):
         exact = ExactSCM(random_model(graph, rng))
         truth = exact.answer(query)
-        wrong = aligned(naive, exact.answer(naive), query)
-        if distance(query, np.broadcast_to(wrong, truth.shape), truth) >= GAP:
-            return Problem(graph, query, exact, truth, np.broadcast_to(wrong, truth.shape))
+        naive = np.broadcast_to(aligned(seeing, exact.answer(seeing), query), truth.shape)
+        if distance(query, naive, truth) >= GAP:
+            return Problem(graph, query, seeing, exact, truth, naive)
     raise RuntimeError(f"seeing is doing for {question.query}")
 
 
-def aligned(naive: Query, table: np.ndarray, query: Query) -> np.ndarray:
-    """A table of one query's symbols with the axes of another's, which may have more."""
-    order = [naive.symbols.index(symbol) for symbol in query.symbols if symbol in naive.symbols]
-    table = table.transpose(order)
-    sizes: Mapping = dict(zip((naive.symbols[i] for i in order), table.shape))
+def aligned(own: Query, table: np.ndarray, query: Query) -> np.ndarray:
+    """A table of a query's own symbols with the axes of another's, which may have more; of length 1 where it does."""
+    sizes = dict(zip(own.symbols, table.shape))
+    table = table.transpose([own.symbols.index(symbol) for symbol in query.symbols if symbol in sizes])
     return table.reshape([sizes.get(symbol, 1) for symbol in query.symbols])
 
 

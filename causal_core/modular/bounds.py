@@ -4,7 +4,8 @@ Every variable answers its causes by one of finitely many response functions. Ho
 occur together is all that is unknown of it (Balke and Pearl 1997, *Bounds on Treatment Effects from Studies with
 Imperfect Compliance*; Zhang, Tian and Bareinboim 2022, *Partial Counterfactual Identification from Observational and
 Experimental Data*). Data tell its c-factor, which is linear in the unknown (Tian 2002); a question of any layer is
-linear in the unknown of each c-component, so that with one unknown the bounds are linear programmes.
+linear in the unknown of each c-component, so that with one unknown the bounds are linear programmes. With several at
+once, linear programmes give limits that nothing exceeds, and a model that reaches them is looked for by alternation.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 MOST_FUNCTIONS = 200_000
 MOST_ENTRIES = 100_000_000  # response functions times cells of the c-factors
 MOST_TERMS = 200_000
+MOST_PRODUCTS = 10_000  # of response functions of several c-components, in one linear programme
 MOST_ROUNDS = 50
 
 PRECISION = 1e-9  # of a linear programme
@@ -56,8 +58,9 @@ class Bounds:
     query : what was asked
     low, high : arrays in 0..1 with one axis for each of ``query.symbols``, in their order. The true answer is between
         them if the probabilities and the graph are right
-    sharp : whether every number of ``low`` and ``high`` is the answer of some model that fits. If not, narrower bounds
-        may hold: several c-components are unknown at once, or one has variables without a hidden cause in common
+    sharp : whether every number of ``low`` and ``high`` is known to be the answer of some model that fits. If not,
+        narrower bounds may hold: an unknown c-component has variables without a hidden cause in common, is too large,
+        or several are unknown at once and no model was found to reach them
     slack : by how much the c-factors had to be changed, all changes added up, until some model fits; above 0 if the
         graph forbids what the data show, or there are few of them
     """
@@ -80,7 +83,7 @@ def bounds(
     graph : causes and latent confounders
     source : the probabilities that data tell; only those in which nothing is set are asked for
     query : a query of any layer, or its text
-    restarts, seed : where several c-components are unknown, from how many random models to look for one that attains
+    restarts, seed : where several c-components are unknown, from how many random models to look for one that reaches
         the bounds, which shows that they are sharp
     check : called before each linear programme; may raise to end it
 
@@ -438,6 +441,23 @@ class _Functions:
         """1 for the functions that some events are made of and 0 for the others, [functions]."""
         return reduce(np.logical_or, map(self._holds, events)).astype(float)
 
+    def condensed(self, events: Iterable[Events]) -> tuple[np.ndarray, np.ndarray]:
+        """What distributions that fit are, if all that matters besides is some events.
+
+        Returns
+        -------
+        chosen : numbers of functions, of those that are alike one each
+        equations : [any number, chosen]; their product with the shares of these is 0
+        """
+        from scipy.linalg import qr
+
+        alike = self._kind
+        for one in events:
+            _, chosen, alike = np.unique(2 * alike + (self.indicator(one) > 0), return_index=True, return_inverse=True)
+        equations = self._cells[:, self._kind[chosen]] - self._told[:, None]
+        _, triangle, rows = qr(equations.T, mode="economic", pivoting=True)
+        return chosen, equations[rows[: int((abs(triangle.diagonal()) > CLOSE).sum())]]
+
     def _fit(self) -> float:
         """Find the smallest change of the c-factors that leaves a distribution, and make it if it is only rounding."""
         m, n = self._cells.shape
@@ -554,9 +574,18 @@ class _Ratio:
                 # The condition does not happen even where the outcome (sign 1), or its contrary, is most probable.
                 ends.append(None)
                 continue
-            end = min((value for value, _ in found.values()), key=lambda value: sign * value)
-            ends.append(min(max(end, 0.0), 1.0))
-            sharp = sharp and (len(self.loose) == 1 or self.attained(end, sign, found, restarts, rng))
+            # From here on, the larger is the better for a model to reach, whichever end it is.
+            end = min(sign * value for value, _ in found.values())
+            if len(self.loose) > 1:
+                reached = self.reached(sign, {i: q for i, (_, q) in found.items()})
+                if end - reached > CLOSE:
+                    end = min(end, self.relaxed(sign))
+                for _ in range(restarts):
+                    if end - reached > CLOSE:
+                        start = {i: self.parts[i].functions.some(rng) for i in self.loose}
+                        reached = max(reached, self.reached(sign, start))
+                sharp = sharp and end - reached <= CLOSE
+            ends.append(min(max(sign * end, 0.0), 1.0))
         low, high = ends
         if low is None or high is None:
             return None if low == high else (1.0, 1.0, True) if low is None else (0.0, 0.0, True)
@@ -590,26 +619,65 @@ class _Ratio:
         functions = self.parts[main].functions
         return sum((weight * functions.indicator(one) for one, weight in weights.items()), np.zeros(functions.count))
 
-    def attained(
-        self, end: float, sign: int, found: Mapping[int, tuple[float, np.ndarray]], restarts: int,
-        rng: np.random.Generator,
-    ) -> bool:  # fmt: skip
-        """Whether some model reaches an end: better one c-component at a time, from the best and from random ones."""
-        for start in range(restarts + 1):
-            value = {}
-            for i, events in self.loose.items():
-                q = found[i][1] if not start else self.parts[i].functions.some(rng)
-                value[i] = {one: float(self.parts[i].functions.indicator(one) @ q) for one in events}
-            before = -sign * math.inf
-            for _ in range(MOST_ROUNDS):
-                for i, events in self.loose.items():
-                    best = self.best(i, sign, value, value)
-                    if best is None:  # the others never let the condition happen
-                        break
-                    value[i] = {one: float(self.parts[i].functions.indicator(one) @ best[1]) for one in events}
-                if best is None or sign * (best[0] - before) < PRECISION:
-                    break
-                before = best[0]
-            if best is not None and sign * (end - best[0]) < CLOSE:
-                return True
-        return False
+    def reached(self, sign: int, start: Mapping[int, np.ndarray]) -> float:
+        """``sign`` times the ratio of a model that is made better one c-component at a time, until none helps.
+
+        Parameters
+        ----------
+        sign : 1 for a large ratio, -1 for a small one
+        start : distributions of the c-components that are not known
+        """
+        value: dict[int, dict[Events, float]] = {}
+
+        def take(i: int, q: np.ndarray) -> None:
+            value[i] = {one: float(self.parts[i].functions.indicator(one) @ q) for one in self.loose[i]}
+
+        for i, q in start.items():
+            take(i, q)
+        last = -math.inf
+        for _ in range(MOST_ROUNDS):
+            before = last
+            for i in self.loose:
+                best = self.best(i, sign, value, value)
+                if best is not None:  # otherwise the others never let the condition happen
+                    last = sign * best[0]
+                    take(i, best[1])
+            if last < before + PRECISION:
+                break
+        return last
+
+    def relaxed(self, sign: int) -> float:
+        """What ``sign`` times the ratio cannot exceed, by products of the unknowns; infinite if these are too many.
+
+        The products are linear; of what makes them products it is only asked that the unknown of each c-component fits
+        whatever the functions of the others are (Sherali and Alameddine 1992, *A New Reformulation-Linearization
+        Technique for Bilinear Programming Problems*).
+        """
+        from scipy.sparse import csr_array, eye_array, kron, vstack
+
+        functions = {i: self.parts[i].functions for i in self.loose}
+        if any(one.slack for one in functions.values()):
+            return math.inf
+        chosen, equations = {}, {}
+        for i, events in self.loose.items():
+            chosen[i], equations[i] = functions[i].condensed(events)
+        if math.prod(map(len, chosen.values())) > MOST_PRODUCTS:
+            return math.inf
+        rows = [
+            reduce(kron, [csr_array(equations[i]) if i == main else eye_array(len(chosen[i])) for i in chosen])
+            for main in chosen
+        ]
+
+        def coefficients(terms: Terms) -> np.ndarray:
+            total = np.zeros(math.prod(map(len, chosen.values())))
+            for events, count in terms.items():
+                known = math.prod(self.parts[i].known(one) for i, one in enumerate(events) if i not in self.loose)
+                each = [functions[i].indicator(events[i])[chosen[i]] for i in chosen]
+                total += count * known * reduce(np.multiply.outer, each).ravel()
+            return total
+
+        above = coefficients(self.yes)
+        below = np.full(len(above), self.scale) if self.scale is not None else above + coefficients(self.no)
+        equal = vstack([*rows, csr_array(below[None])])
+        found = _solved(-sign * above, equal, [0.0] * (equal.shape[0] - 1) + [1.0], self.parts[0].check)
+        return math.inf if found is None else -float(found.fun)

@@ -229,6 +229,8 @@ class ModularModel(nn.Module):
             )
             model.load_state_dict(tensors)
             model.concepts = settled(Concepts.from_list(document["concepts"]), model.coding)
+            if len(model.concepts) < len(model.coding.names):
+                raise ValueError("a concept is missing")
             model.provenance = dict(document["provenance"])
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise CounterfactError(f"{path}: the file is damaged ({error}); fit the model again") from None

@@ -18,7 +18,8 @@ IDS = {
     "CausalApplyCSG", "CausalCSGGuider", "CausalInstruction", "CausalPasteBack", "CausalCounterfactualReport",
     "CausalWhatIf", "CausalLoadLanguageModel", "CausalLanguageServer", "CausalLanguageFromCLIP",
     "CausalLoadAutoencoder", "CausalEncode", "CausalDecode", "CausalTraversal", "CausalTrainAutoencoder",
-    "CausalMarkConfounder", "CausalIdentifyQuery",
+    "CausalMarkConfounder", "CausalIdentifyQuery", "CausalFitModular", "CausalLoadModular", "CausalSampleQuery",
+    "CausalQueryBounds",
 }  # fmt: skip
 GOLDEN = Path(__file__).parents[1] / "data" / "object_info.json"
 

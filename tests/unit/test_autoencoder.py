@@ -35,7 +35,7 @@ from causal_core.autoencoder.traversal import sheet, sweep, traverse
 from causal_core.concepts import Concept, Concepts
 from causal_core.errors import CounterfactError
 from causal_core.graph import CausalGraph
-from causal_core.training import CHECKPOINT, LOG, PREVIOUS, Watch
+from causal_core.training import CHECKPOINT, LOCK, LOG, PREVIOUS, Watch
 from causal_core.training import run as fit
 from causal_core.weights import METADATA_KEY, read_tensors, write_tensors
 
@@ -635,7 +635,7 @@ def test_a_model_that_has_diverged_is_never_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(Stops, "progress", cancelled)
     with pytest.raises(KeyboardInterrupt):
         fit(Diverging(TINY, Squares()), tmp_path, 16, Stops(1))
-    assert not list(tmp_path.iterdir())
+    assert {path.name for path in tmp_path.iterdir()} == {LOCK}
 
 
 def test_a_log_that_cannot_be_written_is_told(tmp_path):
