@@ -289,3 +289,15 @@ def test_language_model(template):
     assert edges and not edges & {("street", "weather"), ("weather", "house"), ("house", "weather")}
     assert run.text("Understood").splitlines() == ["do(weather = rainy)", "weather: sunny -> rainy"]
     assert run.text("Counterfactual caption").startswith("rainy weather")
+
+
+def test_hidden_causes(template):
+    run = template("hidden_causes")
+    run.run()
+    titles = "Expression", "Why it can be answered", "Why it cannot"
+    expression, why, why_not = (run.entry["outputs"][run.node(title)]["text"][0] for title in titles)
+    whole = "sum[season, weather] P(season) P(lamp | time=night, weather) sum[time] P(time) P(weather | season, time)"
+    assert expression == whole
+    assert why == "the hidden causes (time <-> weather) do not stand in the way"
+    assert why_not.startswith("time, weather and lamp hang together by hidden causes (time <-> weather, time <-> lamp)")
+    assert min(run.pictures("CausalPreviewGraph")[0].shape[:2]) > 300
