@@ -7,6 +7,7 @@ other causes is the same case in another world. Causes come as places of a laten
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -40,9 +41,10 @@ class Shape:
         return math.inf if 1 in self.causes else float(math.prod(self.causes) * math.prod(self.hidden))
 
 
-class Mechanism(nn.Module):
+class Mechanism(nn.Module, ABC):
     """One variable given its causes."""
 
+    @abstractmethod
     def log_prob(self, value: torch.Tensor, causes: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         """Log-probability, or density, of values.
 
@@ -56,19 +58,18 @@ class Mechanism(nn.Module):
         -------
         [N, H]
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def draw(self, causes: torch.Tensor, hidden: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Values [N, places] for causes [N, ...], hidden causes [N, ...] and noise [N, 2] in 0..1."""
-        raise NotImplementedError
-
-    def logits(self, causes: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        """Of a mechanism that makes values of a list: their scores [N, values], for rows that belong together."""
-        raise NotImplementedError
 
 
 class Values(Mechanism):
     """A mechanism that makes values of a list, from scores."""
+
+    @abstractmethod
+    def logits(self, causes: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """Scores [N, values] of rows of causes and hidden causes that belong together."""
 
     def every(self, causes: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         """Scores [N, H, values] of every row of causes under every hidden state."""
@@ -137,13 +138,13 @@ class Numbers(Mechanism):
         super().__init__()
         self.network = layers(sum(shape.causes) + sum(shape.hidden), self.outputs)
 
+    @abstractmethod
     def density(self, out: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """Log-density [...] of numbers [...] under outputs [..., outputs]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def quantile(self, out: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
         """The number [N] below which a share u [N] lies, under outputs [N, outputs]."""
-        raise NotImplementedError
 
     def log_prob(self, value: torch.Tensor, causes: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         n, h = len(causes), len(hidden)
