@@ -34,7 +34,7 @@ from .expression import (
     total,
 )
 from .graph import CausalGraph
-from .query import Query, parse_query
+from .query import Query, as_query
 
 World = tuple[tuple[int, Value], ...]
 Node = tuple[int, World]
@@ -166,7 +166,7 @@ def identify(graph: CausalGraph, query: Query | str, experiments: Iterable[Itera
     >>> print(identify(bow, "P(y | do(x=1))").reason)
     x and y share a hidden cause (x <-> y) and x acts on y: what x does cannot be told from what the hidden cause does
     """
-    query = parse_query(query, graph.concepts) if isinstance(query, str) else query
+    query = as_query(query, graph.concepts)
     g = ADMG.of(graph)
     number = {name: i for i, name in enumerate(g.names)}
     sets = sorted({g.mask(graph.concepts[name].name for name in names) for names in experiments} - {0})

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .concepts import Concepts
-from .errors import CounterfactError, limited
+from .errors import CounterfactError, limited, unknown
 from .expression import Event, Symbol, Value
 
 LONGEST = 2000
@@ -155,6 +155,17 @@ def written(outcomes: str, do: Mapping[str, str], given: str = "") -> str:
     after = [f"do({', '.join(f'{name}={value}' for name, value in do.items())})"] if do else []
     after += [given.strip()] if given.strip() else []
     return f"P({outcomes.strip()}{' | ' + ', '.join(after) if after else ''})"
+
+
+def as_query(query: Query | str, concepts: Concepts) -> Query:
+    """A query as it is, or read from text; raises CounterfactError as :func:`parse_query` does."""
+    if isinstance(query, str):
+        return parse_query(query, concepts)
+    for term in (*query.of, *query.given):
+        for name in (term.variable, *dict(term.do)):
+            if name not in concepts.names:
+                raise unknown("concept in the query:", name, concepts.names, "concepts")
+    return query
 
 
 class _Reader:

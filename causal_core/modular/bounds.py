@@ -25,7 +25,7 @@ from ..errors import CounterfactError
 from ..expression import Distribution, Symbol
 from ..graph import CausalGraph
 from ..identify import Node, averaged, c_factor, reductions, relevant, within
-from ..query import Query, Term, parse_query
+from ..query import Query, Term, as_query
 
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
@@ -104,7 +104,7 @@ def bounds(
     >>> found.low.round(6).tolist(), found.high.round(6).tolist(), found.sharp
     ([0.3, 0.3], [0.7, 0.7], True)
     """
-    query = parse_query(query, graph.concepts) if isinstance(query, str) else query
+    query = as_query(query, graph.concepts)
     asked = _Asked(ADMG.of(graph), source, restarts, seed, check)
     domains = {symbol: asked.domain(symbol.variable) for symbol in query.symbols}
     low = np.empty([len(domain) for domain in domains.values()])

@@ -20,7 +20,7 @@ from ..errors import CounterfactError
 from ..expression import Symbol, Value
 from ..graph import CausalGraph
 from ..identify import Factor, identify, observed
-from ..query import Query, Term, parse_query
+from ..query import Query, Term, as_query
 from .fit import LIKELIHOOD, Effort, fitted
 from .model import ModularModel
 from .records import Records
@@ -91,7 +91,7 @@ class Sampler:
     def __init__(
         self, graph: CausalGraph, query: Query | str, data: Records, effort: Effort = LIKELIHOOD, seed: int = 0
     ) -> None:
-        self.query = parse_query(query, graph.concepts) if isinstance(query, str) else query
+        self.query = as_query(query, graph.concepts)
         # Whatever the outcomes come out as is drawn; what was asked for is counted.
         of = (Term(t.variable, Symbol(t.variable, OUTCOME + i), t.do) for i, t in enumerate(self.query.of))
         self.asked = Query(tuple(of), self.query.given)

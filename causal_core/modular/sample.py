@@ -17,7 +17,7 @@ from ..errors import CounterfactError
 from ..expression import Symbol, Value
 from ..graph import CausalGraph
 from ..identify import identify
-from ..query import Query, Term, parse_query
+from ..query import Query, Term, as_query
 from .model import ModularModel, Noise, Values
 
 BATCH, MOST_TRIES = 20_000, 200
@@ -195,5 +195,5 @@ def ask(model: ModularModel, graph: CausalGraph, query: Query | str, count: int 
     CounterfactError
         If the graph says that data cannot tell.
     """
-    query = parse_query(query, graph.concepts) if isinstance(query, str) else query
+    query = as_query(query, graph.concepts)
     return answer(model, identified(graph, query), count, seed)

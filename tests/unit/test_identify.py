@@ -276,6 +276,12 @@ def test_any_text_is_a_question_or_a_mistake(typed):
         assert str(error).startswith("query: ")
 
 
+def test_a_query_that_was_not_read_from_text_is_checked_too():
+    for query in (Query((Term("w", "1"),)), Query((Term("y", "1"),), (Term("x", "0", (("w", "1"),)),))):
+        with pytest.raises(CounterfactError, match="unknown concept in the query: 'w'"):
+            identify(BOW, query)
+
+
 def test_latex():
     assert identify(FRONT_DOOR, "P(y | do(x))").latex == r"\sum_{z} P(z \mid x) \sum_{x'} P(x') P(y \mid x', z)"
     below = Probability((("x", "1"),), (), (("z", Symbol("z")),))
