@@ -471,7 +471,7 @@ def _shown(links: Sequence[tuple[str, str]]) -> str:
 
 
 def c_factor(g: ADMG, done: int, steps: Sequence[tuple[int, int]]) -> Expression:
-    """Q of the last of some steps, as :meth:`_Asked.reduction` finds them, in symbols without primes."""
+    """Q of the last of some steps, as :func:`reductions` finds them, in symbols without primes."""
     whole, _ = steps[0]
     factors: dict[int, Expression] = {v: observed(g, v, done) for v in members(whole)}
 
