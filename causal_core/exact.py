@@ -78,7 +78,9 @@ class ExactSCM:
                 row = row * len(self.domains[p]) + found[p]
                 rows = [(*given, value) for given in rows for value in self.domains[p]]
             limits = np.cumsum([v.table[given] for given in rows], axis=1)[:, :-1]
-            found[v.name] = (self._noise[v.name][:, None] >= limits[row]).sum(1)
+            noise, found[v.name] = self._noise[v.name], np.zeros_like(row)
+            for limit in limits.T:
+                found[v.name] += noise >= limit[row]
         return found
 
     def joint(self, names: Sequence[str], do: Mapping[str, str]) -> np.ndarray:

@@ -84,15 +84,26 @@ class Training(ABC):
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
         self.parameters = dict(model.named_parameters())
         # Tensors, so that a step recorded on a GPU finds what they are when it is played.
-        self.rate = torch.tensor(plan.learning_rate, device=self.device)
         self.share = torch.zeros((), device=self.device)
+        groups = [
+            {
+                "params": [p for name, p in self.parameters.items() if self.pace(name) == pace],
+                "pace": pace,
+                "lr": torch.zeros((), device=self.device),
+            }
+            for pace in dict.fromkeys(map(self.pace, self.parameters))
+        ]
         self.optimizer = torch.optim.AdamW(
-            self.parameters.values(), lr=self.rate, betas=(0.9, 0.99), weight_decay=plan.weight_decay, fused=True,
+            groups, betas=(0.9, 0.99), weight_decay=plan.weight_decay, fused=True,
             capturable=self.device.type == "cuda",
         )  # fmt: skip
         self.choices = np.random.default_rng(seed)
         self.noise = torch.Generator(self.device).manual_seed(seed)
         self.step = self.images = 0
+
+    def pace(self, name: str) -> float:
+        """Factor on the learning rate of a parameter."""
+        return 1.0
 
     @abstractmethod
     def losses(self) -> Losses:
@@ -112,7 +123,9 @@ class Training(ABC):
 
     def prepare(self, steps: int) -> None:
         """Set the learning rate and the average's share of the next step."""
-        self.rate.fill_(self.plan.rate(self.step, steps))
+        rate = self.plan.rate(self.step, steps)
+        for group in self.optimizer.param_groups:
+            group["lr"].fill_(group["pace"] * rate)
         self.share.fill_(1 - min(self.plan.ema, (1 + self.step) / (10 + self.step)))
 
     def descend(self, loss: torch.Tensor) -> None:

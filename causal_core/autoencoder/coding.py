@@ -20,6 +20,7 @@ from ..errors import CounterfactError, shorten, unknown
 from ..graph import CausalGraph
 
 LEAST = 1e-12
+MOST_SIDE = 256
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,18 @@ class Variable:
     name : the concept's name
     domain : values of a discrete variable, in the order of its places; empty for a continuous one
     interval : lowest and highest label of a continuous variable
+    side : of a picture, in pixels, for a variable that is one and has no label: only modular models have such
     """
 
     name: str
     domain: tuple[str, ...] = ()
     interval: tuple[float, float] | None = None
+    side: int = 0
 
     def __post_init__(self) -> None:
-        if bool(self.domain) == (self.interval is not None) or len(self.domain) == 1:
+        if isinstance(self.side, bool) or not isinstance(self.side, int) or not 0 <= self.side <= MOST_SIDE:
+            raise CounterfactError(f"the side of {self.name!r} must be a whole number from 0 to {MOST_SIDE}")
+        if bool(self.domain) + (self.interval is not None) + bool(self.side) != 1 or len(self.domain) == 1:
             raise CounterfactError(
                 f"variable {self.name!r} needs either two or more values, or an interval of numbers such as 0..1"
             )
@@ -48,7 +53,7 @@ class Variable:
     @property
     def width(self) -> int:
         """Places in the latent vector."""
-        return len(self.domain) or 1
+        return 3 * self.side**2 or len(self.domain) or 1
 
     @property
     def half(self) -> float:
@@ -71,6 +76,8 @@ class Variable:
         if self.domain:
             matched = self._concept.match(value)
             return [float(v == matched) for v in self.domain]
+        if self.side:
+            raise CounterfactError(f"{self.name} is a picture and has no value to type; take what causes it")
         low, high = self.interval
         number = _number(value)
         if not math.isfinite(number):
@@ -129,10 +136,12 @@ class Coding:
             raise CounterfactError("variables of an autoencoder must come causes first")
 
     @classmethod
-    def of(cls, graph: CausalGraph) -> Coding:
-        """The coding of a graph whose concepts have domains or intervals."""
-        order = graph.topological_order()
-        variables = tuple(Variable(c.name, c.domain, c.interval) for c in map(graph.concepts.__getitem__, order))
+    def of(cls, graph: CausalGraph, sides: Mapping[str, int] | None = None) -> Coding:
+        """The coding of a graph whose concepts have domains or intervals, or are pictures with a side in pixels."""
+        order, sides = graph.topological_order(), sides or {}
+        variables = tuple(
+            Variable(c.name, c.domain, c.interval, sides.get(c.name, 0)) for c in map(graph.concepts.__getitem__, order)
+        )
         return cls(variables, tuple(tuple(order.index(p) for p in graph.parents(name)) for name in order))
 
     @cached_property
@@ -193,6 +202,7 @@ class Coding:
                 "domain": list(v.domain),
                 "interval": list(v.interval) if v.interval else None,
                 "parents": [self.names[p] for p in ps],
+                **({"side": v.side} if v.side else {}),
             }
             for v, ps in zip(self.variables, self.parents)
         ]
@@ -207,7 +217,7 @@ class Coding:
                     for item in data
                 )
             )
-            variables = tuple(Variable(c.name, c.domain, c.interval) for c in concepts)
+            variables = tuple(Variable(c.name, c.domain, c.interval, i.get("side", 0)) for c, i in zip(concepts, data))
             return cls(variables, tuple(tuple(concepts.names.index(p) for p in item["parents"]) for item in data))
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, CounterfactError):

@@ -167,6 +167,11 @@ PRESETS = {
         learning_rate=7e-4,
     ),  # fmt: skip
     "digits": AutoencoderConfig("digits", world="digits", size=32, channels=1, patch=2, residual=16),
+    # Small and quick: a part of modular models, which draw from it by the thousand.
+    "coloured-digits": AutoencoderConfig(
+        "coloured-digits", world="coloured-digits", size=32, patch=4, widths=(32, 64), encoder_widths=(32, 48, 64),
+        residual=8,
+    ),  # fmt: skip
 }
 
 

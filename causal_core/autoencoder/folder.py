@@ -44,6 +44,7 @@ class FolderSource:
     resize : whether pictures of another size are scaled and cut; otherwise they are an error
     channels : 3, or 1 for grey pictures alone; without it 1 if all pictures are grey, else 3
     check : called before each picture is opened, which takes long for many; may raise to end it
+    few : see :func:`.labels.read_labels`
 
     Attributes
     ----------
@@ -67,6 +68,7 @@ class FolderSource:
         resize: bool = True,
         channels: int | None = None,
         check: Callable[[], object] = lambda: None,
+        few: int = 0,
     ) -> None:
         self.folder, self.size, self.resize = Path(images), int(finite(size, "size", 1, 8192)), resize
         if graph is None:
@@ -78,7 +80,7 @@ class FolderSource:
                 ", ".join(f"{a} <-> {b}" for a, b in graph.confounded[:NAMED]),
             )
         found = _pictures(self.folder)
-        read = read_labels(Path(labels) if labels is not None else None, graph, found)
+        read = read_labels(Path(labels) if labels is not None else None, graph, found, few)
         self.coding = read.coding
         self.left_out: dict[str, str] = {}
         modes = []

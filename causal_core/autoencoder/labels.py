@@ -64,7 +64,7 @@ class Row(NamedTuple):
     cells: list[str]
 
 
-def read_labels(path: Path | None, graph: CausalGraph, files: Sequence[str]) -> Labels:
+def read_labels(path: Path | None, graph: CausalGraph, files: Sequence[str], few: int = 0) -> Labels:
     """Labels of pictures in the order of their names.
 
     Parameters
@@ -73,6 +73,7 @@ def read_labels(path: Path | None, graph: CausalGraph, files: Sequence[str]) -> 
     graph : its concepts are the variables. One with neither domain nor interval takes its interval from the numbers in
         its column, or its domain from the texts (2 to 50 different ones)
     files : paths of the pictures below their folder, with forward slashes
+    few : a column of numbers with no more different ones has values, not an interval
 
     Raises
     ------
@@ -93,7 +94,7 @@ def read_labels(path: Path | None, graph: CausalGraph, files: Sequence[str]) -> 
     columns, do = _columns(header, graph.concepts, path)
     placed = _placed(rows, files, path)
     log.info("labels %s: %d of %d pictures have a row", path.name, len(placed), len(files))
-    return _read(path, graph, header, columns, do, placed, len(files))
+    return _read(path, graph, header, columns, do, placed, len(files), few)
 
 
 def read_rows(path: Path, graph: CausalGraph) -> Labels:
@@ -266,8 +267,7 @@ def _settle(concept: Concept, cells: Sequence[Cell], where: str, few: int) -> tu
 def _constant(where: str, values: Iterable[object]) -> CounterfactError:
     only = next((f"all are {value}" for value in values), "there is none")
     return CounterfactError(
-        f"{where} needs at least two different labels, but {only}: add labels, or remove "
-        "the concept from the graph"
+        f"{where} needs at least two different labels, but {only}: add labels, or remove the concept from the graph"
     )
 
 

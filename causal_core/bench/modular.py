@@ -7,6 +7,7 @@ measured is the total variation distance to the exact answer, the largest one ov
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import logging
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .. import __version__
 from ..admg import ADMG
 from ..errors import CounterfactError, finite
 from ..graph import CausalGraph
@@ -27,7 +29,9 @@ from ..modular.idgen import Sampler
 from ..modular.model import ModularModel
 from ..modular.records import Records
 from ..modular.sample import answer
+from ..sweep import Key, here, on_cluster, sweep
 from .graph_scores import interval
+from .modular_pictures import VIEWS, Pictured, pictured
 from .modular_problems import BITS, QUESTIONS, REFUSED, Problem, aligned, as_graph, distance, problem
 
 log = logging.getLogger("counterfact")
@@ -38,9 +42,17 @@ GRAPHS = 20
 
 
 def ours(p: Problem, data: Records, args: argparse.Namespace) -> np.ndarray:
-    """Mechanisms fitted part by part, by likelihood."""
-    model = fit(p.graph, data, method="likelihood", effort=effort(LIKELIHOOD, args), seed=args.seed)
-    return answer(model, p.query, args.samples, args.seed)
+    """Mechanisms fitted part by part, by likelihood; pictures from pretrained generators."""
+    model = learnt(args.query, args.model, args.rows, args.seed, args.steps)
+    return answer(model.plugged(p.generators), p.query, args.samples, args.seed)
+
+
+@functools.lru_cache(maxsize=1)
+def learnt(query: str, number: int, rows: int, seed: int, steps: int | None) -> ModularModel:
+    """The model that :func:`ours` and :func:`read` draw from."""
+    p, data = drawn(query, seed * 1000 + number, rows)
+    budget = effort(LIKELIHOOD, argparse.Namespace(steps=steps))
+    return fit(p.graph, data, method="likelihood", effort=budget, seed=seed)
 
 
 def dcm(p: Problem, data: Records, args: argparse.Namespace) -> np.ndarray:
@@ -64,7 +76,8 @@ def joint(p: Problem, data: Records, args: argparse.Namespace) -> np.ndarray:
 
 def idgen(p: Problem, data: Records, args: argparse.Namespace) -> np.ndarray:
     """Conditional samplers wired for this question."""
-    return Sampler(p.graph, p.query, data, effort(LIKELIHOOD, args), args.seed).answer(args.samples, args.seed)
+    sampler = Sampler(p.graph, p.query, data, effort(LIKELIHOOD, args), args.seed, p.generators)
+    return sampler.answer(args.samples, args.seed)
 
 
 def formula(p: Problem, data: Records, args: argparse.Namespace) -> np.ndarray:
@@ -78,9 +91,34 @@ def conditioning(p: Problem, data: Records, args: argparse.Namespace) -> np.ndar
     return np.broadcast_to(aligned(p.seeing, found, p.query), p.truth.shape)
 
 
+def read(p: Pictured, data: Records, args: argparse.Namespace) -> float:
+    """Labels read from generated pictures of our model's cases."""
+    model = learnt(args.query, args.model, args.rows, args.seed, args.steps)
+    return p.read(model, args.pictures, args.seed)
+
+
+def reader(p: Pictured, data: Records, args: argparse.Namespace) -> float:
+    """Labels read from true pictures of true cases: the reader's own error, and that of as few cases."""
+    return p.floor(args.pictures, args.seed)
+
+
 METHODS: dict[str, Callable[[Problem, Records, argparse.Namespace], np.ndarray]] = {
     "ours": ours, "dcm": dcm, "idgen": idgen, "joint": joint, "formula": formula, "conditioning": conditioning,
 }  # fmt: skip
+
+
+# Their distance is to what would be in the pictures, not to the answer.
+READINGS: dict[str, Callable[[Pictured, Records, argparse.Namespace], float]] = {"read": read, "reader": reader}
+QUERIES = (*QUESTIONS, *VIEWS)
+# A table cannot count pictures, and critics would have the generator draw in every step.
+LABELS_ONLY = ("dcm", "joint", "formula")
+
+
+def suited(query: str, method: str) -> bool:
+    """Whether a method can answer a query."""
+    if method in READINGS:
+        return query in VIEWS
+    return method not in LABELS_ONLY or query not in VIEWS or not VIEWS[query].edges
 
 
 def effort(usual: Effort, args: argparse.Namespace) -> Effort:
@@ -90,33 +128,43 @@ def effort(usual: Effort, args: argparse.Namespace) -> Effort:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``counterfact bench modular``."""
-    known = ", ".join(QUESTIONS)
+    known = ", ".join(QUERIES)
     parser.add_argument(
-        "--queries", nargs="*", choices=QUESTIONS, default=list(QUESTIONS), metavar="QUERY", help=f"of {known}"
+        "--queries", nargs="*", choices=QUERIES, default=list(QUERIES), metavar="QUERY", help=f"of {known}"
     )
     parser.add_argument(
         "--methods",
         nargs="*",
-        choices=METHODS,
-        default=list(METHODS),
+        choices=[*METHODS, *READINGS],
+        default=[*METHODS, *READINGS],
         metavar="METHOD",
-        help=f"of {', '.join(METHODS)}",
+        help=f"of {', '.join([*METHODS, *READINGS])}; those that a query has no use for are left out",
     )
     parser.add_argument(
         "--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=f"of {', '.join(PARTS)}"
     )
     parser.add_argument("--rows", type=int, default=20_000, help="observations to learn from")
     parser.add_argument("--samples", type=int, default=20_000, help="cases drawn for an answer")
+    parser.add_argument("--pictures", type=int, default=500, help="pictures to read for each value of what is set")
     parser.add_argument("--n", type=int, default=3, help="models that each question is asked of")
     parser.add_argument("--seed", type=int, default=1, help="another seed, other models and data")
     parser.add_argument("--steps", type=int, help="updates of each part; as usual for the method if not given")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--run", type=Path, help="run folder of finished results; a stopped run goes on in it")
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="auto",
+        metavar="HOST:PORT",
+        help="ask the queries on a Ray cluster that is there already, of this machine if no address is given; "
+        "Counterfact must be installed on all its machines",
+    )
     parser.add_argument("--json", type=Path, help="write the metrics to this file")
 
 
 def main(args: argparse.Namespace) -> int:
     """Measure, print the tables, write the JSON."""
-    for name in ("rows", "samples", "n", "threads"):
+    for name in ("rows", "samples", "pictures", "n", "threads"):
         finite(getattr(args, name), f"--{name}", 1, 10**7)
     finite(args.seed, "--seed", 0, 900)
     if args.steps is not None:
@@ -135,33 +183,56 @@ def main(args: argparse.Namespace) -> int:
     if "hgraph" in args.parts:
         metrics |= together(args.seed)
     for key, value in metrics.items():
-        if not key.startswith(tuple(f"{query}." for query in QUESTIONS)):
+        if not key.startswith(tuple(f"{query}." for query in QUERIES)):
             print(f"{key}: {value:.4g}")
     if args.json:
-        document = {"bench": "modular", "version": 1, "config": vars(args) | {"json": None}, "metrics": metrics}
+        config = {key: value for key, value in vars(args).items() if key not in ("json", "run", "ray")}
+        document = {"bench": "modular", "version": 1, "config": config, "metrics": metrics}
         args.json.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return 0
 
 
 def measured(args: argparse.Namespace) -> dict[str, float]:
     """``QUERY.M.tvd`` with its interval over models, and ``QUERY.M.seconds`` to learn and to answer once."""
-    from tqdm import tqdm
-
+    depends = {name: getattr(args, name) for name in ("rows", "samples", "pictures", "seed", "steps", "threads")}
+    # Methods go through the same model one after the other, so that it is drawn once.
+    keys = [
+        {"query": query, "model": i, "method": method, **depends, "version": __version__}
+        for query in args.queries
+        for i in range(args.n)
+        for method in args.methods
+        if suited(query, method)
+    ]
+    place = here if args.ray is None else on_cluster(args.ray, args.threads)
+    found: dict[str, list[tuple[float, float]]] = {}
+    for key, one in zip(keys, sweep(asked, keys, args.run, place)):
+        found.setdefault(f"{key['query']}.{key['method']}", []).append((one["distance"], one["seconds"]))
     metrics = {}
-    tasks = [(query, method) for query in args.queries for method in args.methods]
-    problems = {}
-    for query, method in tqdm(tasks, disable=None):
-        if query not in problems:
-            made = [problem(QUESTIONS[query], args.seed * 1000 + i) for i in range(args.n)]
-            problems = {query: [(p, p.records(args.rows, args.seed * 1000 + i)) for i, p in enumerate(made)]}
-        started = time.perf_counter()
-        apart = np.array([distance(p.query, METHODS[method](p, d, args), p.truth) for p, d in problems[query]])
+    for key, models in found.items():
+        apart, seconds = np.array(models).T
         low, high = interval(apart, args.seed)
-        key = f"{query}.{method}"
         metrics |= {f"{key}.tvd": float(apart.mean()), f"{key}.tvd.ci_low": low, f"{key}.tvd.ci_high": high}
-        metrics |= {f"{key}.tvd.worst": float(apart.max())}
-        metrics[f"{key}.seconds"] = (time.perf_counter() - started) / args.n
+        metrics |= {f"{key}.tvd.worst": float(apart.max()), f"{key}.seconds": float(seconds.mean())}
     return metrics
+
+
+def asked(key: Key) -> dict[str, float]:
+    """One method's ``distance`` to the exact answer of one model, and the ``seconds`` to learn and to answer."""
+    torch.set_num_threads(key["threads"])
+    p, data = drawn(key["query"], key["seed"] * 1000 + key["model"], key["rows"])
+    started, method, given = time.perf_counter(), key["method"], argparse.Namespace(**key)
+    if method in READINGS:
+        apart = READINGS[method](p, data, given)
+    else:
+        apart = distance(p.query, METHODS[method](p, data, given), p.truth)
+    return {"distance": apart, "seconds": time.perf_counter() - started}
+
+
+@functools.lru_cache(maxsize=1)
+def drawn(query: str, seed: int, rows: int) -> tuple[Problem, Records]:
+    """A model that the question is asked of, and observations of it."""
+    p = pictured(query, seed) if query in VIEWS else problem(QUESTIONS[query], seed)
+    return p, p.records(rows, seed)
 
 
 def table(metrics: dict[str, float], args: argparse.Namespace) -> str:
@@ -172,7 +243,7 @@ def table(metrics: dict[str, float], args: argparse.Namespace) -> str:
         for method in args.methods:
             key = f"{query}.{method}"
             cells.append(f"{metrics[f'{key}.tvd']:.4f} ({metrics[f'{key}.tvd.worst']:.4f}), "
-                         f"{metrics[f'{key}.seconds']:.1f} s")  # fmt: skip
+                         f"{metrics[f'{key}.seconds']:.1f} s" if f"{key}.tvd" in metrics else "")  # fmt: skip
         lines.append(f"| {query} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

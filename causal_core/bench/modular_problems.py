@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from ..autoencoder.coding import Coding
 from ..concepts import Concept, Concepts
 from ..exact import ExactSCM
 from ..graph import CausalGraph, parse_edges
+from ..modular.images import ConditionalSampler
 from ..modular.records import Records
 from ..query import Query, parse_query
 from ..scm import SCM, Variable
@@ -29,6 +31,7 @@ class Question(NamedTuple):
     edges: str
     query: str
     naive: str
+    domains: Mapping[str, tuple[str, ...]] = {}
 
 
 QUESTIONS: dict[str, Question] = {
@@ -68,22 +71,34 @@ class Problem:
     truth: np.ndarray
     naive: np.ndarray
 
-    def records(self, rows: int, seed: int) -> Records:
-        """Observations of the true model."""
+    def observed(self, rows: int, seed: int, do: Mapping[str, str] | None = None) -> dict[str, list[str]]:
+        """Values of every label in some cases of the true model, in which some may be set."""
         rng = np.random.default_rng([seed, 77])
         states = rng.choice(len(self.exact.weights), rows, p=self.exact.weights / self.exact.weights.sum())
-        values = self.exact.values({})
-        columns = {}
-        for concept in self.graph.concepts:
-            columns[concept.name] = np.array(concept.domain)[values[concept.name][states]].tolist()
-        return Records.of(Coding.of(self.graph), columns)
+        values = self.exact.values(do or {})
+        return {
+            concept.name: np.array(concept.domain)[values[concept.name][states]].tolist()
+            for concept in self.graph.concepts
+            if concept.domain
+        }
+
+    def records(self, rows: int, seed: int) -> Records:
+        """Observations to learn from."""
+        return Records.of(Coding.of(self.graph), self.observed(rows, seed))
+
+    @property
+    def generators(self) -> dict[str, ConditionalSampler]:
+        """What draws the pictures of the graph, by name."""
+        return {}
 
 
-def as_graph(edges: str) -> CausalGraph:
-    """The graph of typed edges, over bits."""
+def as_graph(edges: str, domains: Mapping[str, tuple[str, ...]] | None = None) -> CausalGraph:
+    """The graph of typed edges, over bits where no values are given."""
     directed, pairs = parse_edges(edges.replace(";", "\n"))
     names = dict.fromkeys(itertools.chain(*((e.source, e.target) for e in directed), *pairs))
-    return CausalGraph.from_edges(directed, pairs, Concepts(tuple(Concept(name, BITS) for name in names)))
+    domains = domains or {}
+    concepts = Concepts(tuple(Concept(name, domains.get(name, BITS)) for name in names))
+    return CausalGraph.from_edges(directed, pairs, concepts)
 
 
 def random_model(graph: CausalGraph, rng: np.random.Generator) -> SCM:
@@ -117,7 +132,7 @@ def problem(question: Question, seed: int) -> Problem:
     RuntimeError
         If no such model is found, as for a question in which seeing is doing.
     """
-    graph = as_graph(question.edges)
+    graph = as_graph(question.edges, question.domains)
     query, seeing = (parse_query(typed, graph.concepts) for typed in (question.query, question.naive))
     rng = np.random.default_rng([seed, 5])
     for _ in range(MOST_DRAWS):

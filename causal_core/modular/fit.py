@@ -52,6 +52,8 @@ class Effort:
     restarts: int = 2
 
 
+# A network that looks at pictures learns at this share of the rate.
+SIGHT_PACE = 0.05
 LIKELIHOOD, ADVERSARIAL = Effort(), Effort(steps=4000, batch=512, learning_rate=1e-3, restarts=1)
 # Beyond it, different rows are not gone through in every step.
 MOST_ROWS = 2048
@@ -105,6 +107,9 @@ class LikelihoodTraining(Training):
             loss = -self.likelihood(self.model, places[chosen], free[chosen]).mean()
         return {"loss": loss}
 
+    def pace(self, name: str) -> float:
+        return SIGHT_PACE if ".eyes." in name else 1.0
+
     def likelihood(self, part: PartModel, places: torch.Tensor, free: torch.Tensor) -> torch.Tensor:
         return part.into(self.whole).log_likelihood(part.names, places, free)
 
@@ -138,6 +143,8 @@ def _different(model: ModularModel, names: Sequence[str], data: Records) -> tupl
             "was free; add rows, or remove the concept from the graph"
         )
     rows = torch.cat([data.places[known][:, columns], data.free[known][:, mine].to(data.places.dtype)], 1)
+    if any(coding.variables[i].side for i in chosen):
+        return (data.places[known], data.free[known]), torch.ones(len(rows))
     unique, counts = torch.unique(rows, dim=0, return_counts=True)
     places = torch.zeros(len(unique), coding.width, dtype=data.places.dtype)
     places[:, columns] = unique[:, : len(columns)]
@@ -166,6 +173,11 @@ class AdversarialTraining(Training):
     def __init__(self, model: ModularModel, part: Part, data: Records, effort: Effort, seed: int) -> None:
         self.whole, self.part = model, part
         coding = model.coding
+        if pictures := [name for name in (*part.names, *part.context, *part.causes) if name in model.pictures]:
+            raise CounterfactError(
+                f"method: {', '.join(part.names)} cannot be fitted adversarially beside the picture {pictures[0]}, "
+                "whose generator would have to draw in every step; choose likelihood"
+            )
         self.shown = [*part.causes, *part.context, *part.names]
         known = torch.cat([data.places[:, coding.places[coding.index(n)]] for n in self.shown], 1).isfinite().all(1)
         mine = torch.tensor([coding.index(name) for name in part.names])
@@ -215,7 +227,7 @@ class AdversarialTraining(Training):
         values = {name: real[name] for name in self.part.causes}
         inside = {*self.part.names, *self.part.context}
         for name in (n for n in model.coding.names if n in inside):
-            causes = torch.cat([noise.own[name].new_zeros(len(free), 0), *(values[c] for c in model.causes(name))], 1)
+            causes = model.seen(name, values, noise.own[name])
             hidden = torch.cat([causes[:, :0], *(noise.hidden[k] for k in model.behind(name))], 1)
             mechanism = model.mechanism(name)
             if name in self.part.names:
@@ -275,7 +287,7 @@ def counted(model: ModularModel, names: Sequence[str], data: Records) -> Modular
     for name in names:
         (places, _), weights = _different(model, [name], data)
         values, mechanism = model.split(places), part.mechanisms[str(model.coding.index(name))]
-        row = mechanism.row(model.seen(name, values), mechanism.sizes)
+        row = mechanism.row(model.seen(name, values, places), mechanism.sizes)
         cells = torch.zeros_like(mechanism.scores).index_put((row,), weights[:, None] * values[name], accumulate=True)
         cells = cells + data.smoothing
         unseen = cells.sum(1) == 0
@@ -348,6 +360,8 @@ def fit(
     if method == "likelihood":
         wanted = [Part(g.named(mask), (), g.named(g.parents_of(mask))) for mask in g.components(g.everything)]
     for number, part in enumerate(wanted):
+        if set(part.names) <= set(model.pictures):
+            continue  # its generator is there already
         here = None if folder is None else Path(folder) / f"part-{number}"
         told = f"{number + 1} of {len(wanted)}: {', '.join(part.names)}"
         if method == "likelihood":

@@ -22,6 +22,7 @@ from ..graph import CausalGraph
 from ..identify import Factor, identify, observed
 from ..query import Query, Term, as_query
 from .fit import LIKELIHOOD, Effort, fitted
+from .images import ConditionalSampler
 from .model import ModularModel
 from .records import Records
 from .sample import counted, tabulated
@@ -81,6 +82,7 @@ class Sampler:
     graph, query : which must be identifiable
     data : what to learn from
     effort, seed : of each conditional sampler
+    generators : pretrained ones of the graph's pictures, by name; they are used as they are
 
     Raises
     ------
@@ -89,8 +91,9 @@ class Sampler:
     """
 
     def __init__(
-        self, graph: CausalGraph, query: Query | str, data: Records, effort: Effort = LIKELIHOOD, seed: int = 0
-    ) -> None:
+        self, graph: CausalGraph, query: Query | str, data: Records, effort: Effort = LIKELIHOOD, seed: int = 0,
+        generators: Mapping[str, ConditionalSampler] | None = None,
+    ) -> None:  # fmt: skip
         self.query = as_query(query, graph.concepts)
         # Whatever the outcomes come out as is drawn; what was asked for is counted.
         of = (Term(t.variable, Symbol(t.variable, OUTCOME + i), t.do) for i, t in enumerate(self.query.of))
@@ -98,7 +101,7 @@ class Sampler:
         found = identify(graph, self.asked)
         if not found.identifiable:
             raise CounterfactError(f"query: {self.query} cannot be answered from data: {found.reason}")
-        self.factors, self.coding = found.factors, data.coding
+        self.factors, self.coding, self.generators = found.factors, data.coding, generators or {}
         rng = torch.Generator().manual_seed(seed)
         self.chains = [self.learnt(plan(graph, factor), factor, data, effort, rng) for factor in self.factors]
 
@@ -123,6 +126,8 @@ class Sampler:
         variables = [self.coding.variables[self.coding.index(name)] for name in (*step.given, step.name)]
         count = len(step.given)
         coding = Coding(tuple(variables), (*(() for _ in step.given), tuple(range(count))))
+        if step.name in self.generators:
+            return ModularModel(coding).plugged({step.name: self.generators[step.name]})
         columns = [table.places[:, self.coding.places[self.coding.index(v.name)]] for v in variables]
         rows = Records(coding, torch.cat(columns, 1), torch.ones(len(table), count + 1, dtype=torch.bool))
         return fitted(ModularModel(coding), [step.name], rows, effort)
@@ -163,7 +168,8 @@ class Sampler:
             if tried > MOST_TRIES * count:
                 break
             values, meets = self.batch(count, settled or {}, rng)
-            parts.append({symbol: code[meets] for symbol, code in values.items()})
+            # Of labels alone: pictures have served their turn.
+            parts.append({symbol: code[meets] for symbol, code in values.items() if code.ndim == 1})
             tried += count
             found += int(meets.sum())
         return {symbol: torch.cat([part[symbol] for part in parts])[:count].numpy() for symbol in parts[0]}
@@ -171,7 +177,7 @@ class Sampler:
     def batch(
         self, count: int, settled: Mapping[Symbol, str], rng: torch.Generator
     ) -> tuple[dict[Value, torch.Tensor], torch.Tensor]:
-        """Codes of the symbols in some cases, and which cases have what is not a symbol as it must be."""
+        """Codes of the symbols in some cases, of pictures their places; and which cases have all else as it must be."""
         codes: dict[Value, torch.Tensor] = {}
         meets = torch.ones(count, dtype=torch.bool)
         order = [(self.coding.index(step.name), k, at) for k, chain in enumerate(self.chains)
@@ -191,7 +197,7 @@ class Sampler:
                 continue
             value = settled.get(value, value)
             if isinstance(value, Symbol) and value not in codes:
-                codes[value] = drawn.argmax(1)
+                codes[value] = drawn if step.name in self.generators else drawn.argmax(1)
             else:
                 wanted = codes[value] if value in codes else self.code(step.name, value)
                 meets &= drawn.argmax(1) == wanted
@@ -205,9 +211,11 @@ class Sampler:
         self, name: str, value: Value | None, settled: Mapping[Symbol, str], codes: Mapping[Value, torch.Tensor],
         count: int, rng: torch.Generator,
     ) -> torch.Tensor:  # fmt: skip
-        """One-hot values [count, values] of a variable: of a symbol that was drawn, a constant, or anything."""
-        width = self.coding.variables[self.coding.index(name)].width
-        value = settled.get(value, value)
+        """Places [count, places] of a variable: of a symbol that was drawn, a constant, or anything."""
+        variable = self.coding.variables[self.coding.index(name)]
+        width, value = variable.width, settled.get(value, value)
+        if variable.side:
+            return codes[value] if value in codes else torch.zeros(count, width)
         if value is None:
             code = torch.randint(width, (count,), generator=rng)
         elif value in codes:
@@ -233,6 +241,6 @@ def drawn_by(
     model: ModularModel, step: Step, values: Mapping[str, torch.Tensor], count: int, rng: torch.Generator
 ) -> torch.Tensor:
     """Values [count, places] of a conditional sampler."""
-    causes = torch.cat([torch.zeros(count, 0), *(values[name] for name in step.given)], 1)
+    noise = torch.rand(count, 2, generator=rng)
     with torch.no_grad():
-        return model.mechanism(step.name).draw(causes, causes[:, :0], torch.rand(count, 2, generator=rng))
+        return model.mechanism(step.name).draw(model.seen(step.name, values, noise), noise[:, :0], noise)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..autoencoder.model import DEFAULT_STEPS, MOST_STEPS, CausalAutoencoder, CausalLatent
+from ..autoencoder.model import DEFAULT_STEPS, MOST_STEPS, CausalAutoencoder, CausalLatent, OnEstimate
 from ..concepts import Concepts, caption
 from ..demo.model import DemoModel, to_uint8
 from ..demo.schedule import denoised, sampling_sigmas, solve
@@ -124,11 +124,15 @@ class DecoderSampler:
     model : in evaluation mode; grey pictures come in colour
     steps : of the decoder's ODE, 1 to 1000
     batch : how many pictures are drawn at once, at most
+    device : where the networks compute; where the model is, if not given
+    on_estimate : see :meth:`CausalAutoencoder.decode`
     """
 
     model: CausalAutoencoder
     steps: int = DEFAULT_STEPS
     batch: int = BATCH
+    device: torch.device | None = None
+    on_estimate: OnEstimate | None = None
 
     def __post_init__(self) -> None:
         _check_whole("steps", self.steps, MOST_STEPS)
@@ -154,10 +158,11 @@ class DecoderSampler:
 
     def _draw(self, latents: Sequence[torch.Tensor], seeds: Sequence[int]) -> np.ndarray:
         model, rngs = self.model, generators(seeds)
-        config, z = model.config, torch.stack(list(latents)).to(model.device)
+        config, z = model.config, torch.stack(list(latents)).to(self.device or model.device)
         residual = normal(rngs, config.residual).to(z)
         noise = normal(rngs, config.channels, config.size, config.size).to(z)
-        found = model.decode(CausalLatent(z, model.mechanisms.abduct(z), residual, noise, self.steps))
+        latent = CausalLatent(z, model.mechanisms.abduct(z), residual, noise, self.steps)
+        found = model.decode(latent, on_estimate=self.on_estimate)
         return to_uint8(found if config.channels == 3 else found[:, :1].expand(-1, 3, -1, -1))
 
 

@@ -6,14 +6,24 @@ other causes is the same case in another world. Causes come as places of a laten
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from ..autoencoder.coding import Variable
+from ..errors import CounterfactError
+from .sight import Sight, looked
+
+if TYPE_CHECKING:
+    from .images import ConditionalSampler
 
 MOST_ROWS = 4096
 COMPONENTS, BINS, HALVINGS = 8, 48, 40
@@ -26,19 +36,28 @@ class Shape:
 
     Attributes
     ----------
-    causes : places of each cause; 1 for a number, else how many values it has
+    causes : places of each cause that is a label; 1 for a number, else how many values it has
     hidden : states of each hidden cause
     values : how many values it makes; 1 for a number in -1..1
+    pictures : sides of the causes that are pictures, in pixels; they come after the others
     """
 
     causes: tuple[int, ...]
     hidden: tuple[int, ...]
     values: int
+    pictures: tuple[int, ...] = ()
 
     @property
     def rows(self) -> float:
-        """Of a table; infinite if a cause is a number."""
-        return math.inf if 1 in self.causes else float(math.prod(self.causes) * math.prod(self.hidden))
+        """Of a table; infinite if a cause is a number or a picture."""
+        if 1 in self.causes or self.pictures:
+            return math.inf
+        return float(math.prod(self.causes) * math.prod(self.hidden))
+
+    @property
+    def sight(self) -> Sight:
+        """A network in front of a mechanism of this shape."""
+        return Sight(sum(self.causes), self.pictures)
 
 
 class Mechanism(nn.Module, ABC):
@@ -68,13 +87,21 @@ class Values(Mechanism):
     """A mechanism that makes values of a list, from scores."""
 
     @abstractmethod
+    def scores_of(self, seen: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """Scores [N, values] of rows of what is seen of causes, and of hidden causes, that belong together."""
+
+    def sight(self, causes: torch.Tensor) -> torch.Tensor:
+        """What is seen of causes [N, ...]."""
+        return causes
+
     def logits(self, causes: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         """Scores [N, values] of rows of causes and hidden causes that belong together."""
+        return self.scores_of(self.sight(causes), hidden)
 
     def every(self, causes: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         """Scores [N, H, values] of every row of causes under every hidden state."""
         n, h = len(causes), len(hidden)
-        scores = self.logits(causes.repeat_interleave(h, 0), hidden.repeat(n, 1))
+        scores = self.scores_of(self.sight(causes).repeat_interleave(h, 0), hidden.repeat(n, 1))
         return scores.reshape(n, h, -1)
 
     def log_prob(self, value: torch.Tensor, causes: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
@@ -101,8 +128,8 @@ class Table(Values):
             found = found * size + part.argmax(1)
         return found
 
-    def logits(self, causes: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        return self.scores[self.row(torch.cat([causes, hidden], 1), self.sizes)]
+    def scores_of(self, seen: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        return self.scores[self.row(torch.cat([seen, hidden], 1), self.sizes)]
 
 
 def layers(inputs: int, outputs: int, width: int = 64) -> nn.Sequential:
@@ -112,21 +139,25 @@ def layers(inputs: int, outputs: int, width: int = 64) -> nn.Sequential:
     )
 
 
-def joined(causes: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-    """What a network sees; a nought where there is neither cause nor hidden cause."""
-    both = torch.cat([causes, hidden], 1)
+def joined(seen: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """What a network is told; a nought where there is neither cause nor hidden cause."""
+    both = torch.cat([seen, hidden], 1)
     return both if both.shape[1] else both.new_zeros(len(both), 1)
 
 
 class Network(Values):
-    """Scores from a small network: where a table would be too large, or a cause is a number."""
+    """Scores from a small network: where a table would be too large, or a cause is a number or a picture."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.network = layers(sum(shape.causes) + sum(shape.hidden), shape.values)
+        self.eyes = shape.sight
+        self.network = layers(self.eyes.width + sum(shape.hidden), shape.values)
 
-    def logits(self, causes: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        return self.network(joined(causes, hidden))
+    def sight(self, causes: torch.Tensor) -> torch.Tensor:
+        return self.eyes(causes)
+
+    def scores_of(self, seen: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        return self.network(joined(seen, hidden))
 
 
 class Numbers(Mechanism):
@@ -136,7 +167,8 @@ class Numbers(Mechanism):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.network = layers(sum(shape.causes) + sum(shape.hidden), self.outputs)
+        self.eyes = shape.sight
+        self.network = layers(self.eyes.width + sum(shape.hidden), self.outputs)
 
     @abstractmethod
     def density(self, out: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -148,11 +180,11 @@ class Numbers(Mechanism):
 
     def log_prob(self, value: torch.Tensor, causes: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         n, h = len(causes), len(hidden)
-        out = self.network(joined(causes.repeat_interleave(h, 0), hidden.repeat(n, 1)))
+        out = self.network(joined(self.eyes(causes).repeat_interleave(h, 0), hidden.repeat(n, 1)))
         return self.density(out, value[:, 0].repeat_interleave(h)).reshape(n, h)
 
     def draw(self, causes: torch.Tensor, hidden: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        return self.quantile(self.network(joined(causes, hidden)), noise[:, 0])[:, None]
+        return self.quantile(self.network(joined(self.eyes(causes), hidden)), noise[:, 0])[:, None]
 
 
 class Mixture(Numbers):
@@ -197,6 +229,55 @@ class Flow(Numbers):
         at = (u[:, None] >= ends[:, :-1]).sum(-1, keepdim=True)
         inside = (u[:, None] - (ends - share).gather(-1, at)) / share.gather(-1, at).clamp_min(LEAST)
         return ((at + inside.clamp(0, 1)) / BINS * 2 - 1)[:, 0]
+
+
+class Picture(Mechanism):
+    """A picture given its causes, by a pretrained generator that stays as it is.
+
+    Parameters
+    ----------
+    name, side : of the picture, the side in pixels in which mechanisms behind it see it
+    causes : its causes, which are labels
+    generator : told their values; without one nothing can be drawn
+    check : called before each batch of pictures; may raise to end it
+    """
+
+    def __init__(
+        self, name: str, side: int, causes: Sequence[Variable], generator: ConditionalSampler | None = None,
+        check: Callable[[], object] = lambda: None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.name, self.side, self.causes = name, side, tuple(causes)
+        self.generator, self.check = generator, check
+
+    def log_prob(self, value: torch.Tensor, causes: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """Noughts: what is not learnt makes no model likelier than another."""
+        return value.new_zeros(len(value), len(hidden))
+
+    def draw(self, causes: torch.Tensor, hidden: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """See :meth:`Mechanism.draw`; pixels in -1..1."""
+        if not len(causes):
+            return causes.new_zeros(0, 3 * self.side**2)
+        return looked(self.pictures(causes, noise), self.side).to(causes)
+
+    def pictures(self, causes: torch.Tensor, noise: torch.Tensor) -> np.ndarray:
+        """The generator's pictures, uint8 [N, H, W, 3]; the same noise is the same seed.
+
+        Raises
+        ------
+        CounterfactError
+            If there is no generator.
+        """
+        if self.generator is None:
+            raise CounterfactError(f"{self.name} is a picture, and nothing here can draw it; give a generator for it")
+        ends = list(itertools.accumulate((v.width for v in self.causes), initial=0))
+        values = [
+            {v.name: v.value(row[start:end]) for v, start, end in zip(self.causes, ends, ends[1:])}
+            for row in causes.tolist()
+        ]
+        # Uniform numbers of single precision have 24 bits.
+        seeds = (noise.double() * 2**24).long() @ torch.tensor([2**24, 1])
+        return self.generator.sample(values, seeds.tolist(), self.check)
 
 
 KINDS: dict[str, Callable[[Shape], Mechanism]] = {"table": Table, "network": Network, "mixture": Mixture, "flow": Flow}

@@ -6,13 +6,15 @@ fitted answers any identifiable question: set variables, let the rest follow, wi
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -22,11 +24,16 @@ from ..concepts import Concept, Concepts
 from ..errors import CounterfactError, finite, unknown
 from ..graph import CausalGraph
 from ..weights import read_tensors, write_tensors
-from .mechanisms import KINDS, OF_NUMBERS, OF_VALUES, Shape, usual
+from .mechanisms import KINDS, OF_NUMBERS, OF_VALUES, Picture, Shape, usual
+
+if TYPE_CHECKING:
+    from .images import ConditionalSampler
 
 KIND, SCHEMA_VERSION = "counterfact.modular", 1
 STATES = 8
 MOST_COMBINATIONS = 4096
+# Cases whose pictures are in memory at a time.
+CHUNK = 512
 
 Values = dict[str, torch.Tensor]
 
@@ -37,7 +44,7 @@ class Noise(NamedTuple):
     hidden: list[torch.Tensor]
     own: dict[str, torch.Tensor]
 
-    def rows(self, chosen: torch.Tensor) -> Noise:
+    def rows(self, chosen: torch.Tensor | slice) -> Noise:
         """The noise of some of the cases."""
         return Noise([h[chosen] for h in self.hidden], {name: e[chosen] for name, e in self.own.items()})
 
@@ -63,6 +70,7 @@ class ModularModel(nn.Module):
     Attributes
     ----------
     concepts : the variables as people know them: in their own order and with their phrases, see :func:`settled`
+    pictures : names of the variables that are pictures; a generator draws them, see :meth:`plugged`
     provenance : where the model comes from, JSON data
     """
 
@@ -88,7 +96,11 @@ class ModularModel(nn.Module):
         for name in self.kinds:
             if name not in coding.names:
                 raise unknown("variable in kinds:", name, coding.names, "variables")
-        for i, name in enumerate(coding.names):
+        self.pictures = tuple(v.name for v in coding.variables if v.side)
+        for i, (name, variable) in enumerate(zip(coding.names, coding.variables)):
+            if variable.side:
+                self.mechanisms[str(i)] = self.picture(name)
+                continue
             shape = self.shape(name)
             kind = self.kinds.get(name, usual(shape))
             fitting = OF_NUMBERS if shape.values == 1 else OF_VALUES
@@ -98,6 +110,40 @@ class ModularModel(nn.Module):
                     + (", and a table only if all causes have lists of values" if shape.values > 1 else "")
                 )
             self.mechanisms[str(i)] = KINDS[kind](shape)
+
+    def picture(self, name: str, *generator: Any) -> Picture:
+        """The mechanism of a picture, with what draws it.
+
+        Raises
+        ------
+        CounterfactError
+            If it has a hidden cause, or a picture causes it: a generator is told labels, and nothing hidden.
+        """
+        if self.behind(name):
+            raise CounterfactError(
+                f"graph: the picture {name} has a hidden cause, of which no generator can be told; remove the link, or "
+                f"put a label that the hidden cause acts on between it and {name}"
+            )
+        causes = [self.coding.variables[self.coding.index(cause)] for cause in self.causes(name)]
+        for cause in causes:
+            if cause.side:
+                raise CounterfactError(
+                    f"graph: the picture {cause.name} causes the picture {name}; put labels between them"
+                )
+        return Picture(name, self.coding.variables[self.coding.index(name)].side, causes, *generator)
+
+    def plugged(
+        self, generators: Mapping[str, ConditionalSampler], check: Callable[[], object] = lambda: None
+    ) -> ModularModel:
+        """The same model with pretrained generators of its pictures, by name; they stay as they are.
+
+        ``check`` is called before each batch of pictures and may raise to end it.
+        """
+        found = copy.copy(self)
+        found._modules = dict(self._modules)
+        own = {str(self.coding.index(n)): self.picture(n, generator, check) for n, generator in generators.items()}
+        found.mechanisms = nn.ModuleDict({**dict(self.mechanisms.items()), **own})
+        return found
 
     @classmethod
     def of(cls, graph: CausalGraph, **options: Any) -> ModularModel:
@@ -121,10 +167,11 @@ class ModularModel(nn.Module):
 
     def shape(self, name: str) -> Shape:
         """What the mechanism of a variable sees and makes."""
-        widths = {v.name: v.width for v in self.coding.variables}
+        causes = [self.coding.variables[self.coding.index(cause)] for cause in self.causes(name)]
         return Shape(
-            tuple(widths[cause] for cause in self.causes(name)), (self.states,) * len(self.behind(name)), widths[name]
-        )
+            tuple(v.width for v in causes if not v.side), (self.states,) * len(self.behind(name)),
+            self.coding.variables[self.coding.index(name)].width, tuple(v.side for v in causes if v.side),
+        )  # fmt: skip
 
     def mechanism(self, name: str) -> nn.Module:
         """The mechanism of a variable."""
@@ -134,14 +181,10 @@ class ModularModel(nn.Module):
         """Latent vectors [N, width] by variable."""
         return {name: places[:, where] for name, where in zip(self.coding.names, self.coding.places)}
 
-    def seen(self, name: str, values: Values) -> torch.Tensor:
-        """Places [N, ...] of the direct causes of a variable."""
-        causes = [values[cause] for cause in self.causes(name)]
-        return torch.cat(causes, 1) if causes else next(iter(values.values())).new_zeros(self._count(values), 0)
-
-    @staticmethod
-    def _count(values: Values) -> int:
-        return len(next(iter(values.values())))
+    def seen(self, name: str, values: Values, like: torch.Tensor) -> torch.Tensor:
+        """Places [N, ...] of the direct causes of a variable, pictures last; of the kind and length of ``like``."""
+        causes = sorted(self.causes(name), key=self.pictures.__contains__)
+        return torch.cat([like.new_zeros(len(like), 0), *(values[cause] for cause in causes)], 1)
 
     def log_likelihood(self, names: Sequence[str], places: torch.Tensor, free: torch.Tensor) -> torch.Tensor:
         """Log-probability of some variables given their causes, summed over what is hidden.
@@ -173,7 +216,7 @@ class ModularModel(nn.Module):
             seen = self._combinations(len(own)).to(places.device)
             back = (states[:, own] * self.states ** torch.arange(len(own) - 1, -1, -1, device=places.device)).sum(1)
             one_hot = F.one_hot(seen, self.states).flatten(1).to(places.dtype)
-            found = self.mechanism(name).log_prob(values[name], self.seen(name, values), one_hot)
+            found = self.mechanism(name).log_prob(values[name], self.seen(name, values, places), one_hot)
             total = total + (found * free[:, self.coding.index(name), None])[:, back]
         return total.logsumexp(1)
 
@@ -193,22 +236,55 @@ class ModularModel(nn.Module):
         own = {name: torch.rand(count, 2, generator=rng, device=device) for name in self.coding.names}
         return Noise(hidden, own)
 
+    def needed(self, wanted: Iterable[str], do: Iterable[str] = ()) -> tuple[str, ...]:
+        """Some variables and all on which they depend where some are set, causes first."""
+        needed = set(wanted)
+        for name in reversed(self.coding.names):
+            if name in needed and name not in do:
+                needed.update(self.causes(name))
+        return tuple(name for name in self.coding.names if name in needed)
+
     @torch.no_grad()
-    def propagate(self, noise: Noise, do: Mapping[str, torch.Tensor]) -> Values:
-        """Values [N, places] of every variable where some are set; the same noise is the same cases."""
+    def propagate(
+        self, noise: Noise, do: Mapping[str, torch.Tensor], wanted: Iterable[str] | None = None
+    ) -> Values:  # fmt: skip
+        """Values [N, places] of labels where some are set; the same noise is the same cases.
+
+        Parameters
+        ----------
+        noise : of N cases
+        do : places [places] of what is set
+        wanted : labels; all of them if not given. A picture is drawn only if one of them depends on it, and is not
+            among the values: :meth:`drawn` gives it
+        """
+        labels = [name for name in self.coding.names if name not in self.pictures]
+        wanted = [name for name in labels if wanted is None or name in set(wanted)]
+        order, count = self.needed(wanted, do), len(next(iter(noise.own.values())))
+        step = CHUNK if set(order) & set(self.pictures) else max(count, 1)
+        chunks = [self._follow(noise.rows(slice(at, at + step)), do, order) for at in range(0, max(count, 1), step)]
+        return {name: torch.cat([chunk[name] for chunk in chunks]) for name in labels if name in order}
+
+    def _follow(self, noise: Noise, do: Mapping[str, torch.Tensor], order: Iterable[str]) -> Values:
         values: Values = {}
-        count = len(next(iter(noise.own.values())))
-        for name in self.coding.names:
+        for name in order:
+            own = noise.own[name]
             if name in do:
-                values[name] = do[name].expand(count, -1)
+                values[name] = do[name].expand(len(own), -1)
                 continue
-            causes = [values[cause] for cause in self.causes(name)]
-            hidden = [noise.hidden[k] for k in self.behind(name)]
-            empty = noise.own[name].new_zeros(count, 0)
-            values[name] = self.mechanism(name).draw(
-                torch.cat([empty, *causes], 1), torch.cat([empty, *hidden], 1), noise.own[name]
-            )
+            hidden = torch.cat([own[:, :0], *(noise.hidden[k] for k in self.behind(name))], 1)
+            values[name] = self.mechanism(name).draw(self.seen(name, values, own), hidden, own)
         return values
+
+    def drawn(self, name: str, noise: Noise, values: Values) -> np.ndarray:
+        """The picture of that name in some cases as its generator draws it, uint8 [N, H, W, 3].
+
+        Parameters
+        ----------
+        name : one of ``pictures``
+        noise, values : of N cases in a world, as :meth:`propagate` takes and gives them
+        """
+        own = noise.own[name]
+        return self.mechanism(name).pictures(self.seen(name, values, own), own)
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file that :meth:`load` reads."""

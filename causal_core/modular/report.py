@@ -6,6 +6,7 @@ and bounds on one never look the same. Colours and strokes as in pictures of the
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from math import ceil
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import torch
 
 from ..brush import Brush, measure
 from ..concepts import Concepts, caption
@@ -22,12 +24,14 @@ from ..errors import CounterfactError, finite
 from ..expression import Symbol
 from ..layout import Box
 from ..query import Query, Term
+from .model import Noise
 from .sample import Cases, counted, draw
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from .bounds import Bounds
+    from .images import ConditionalSampler
     from .model import ModularModel
 
 MOST_CELLS = 100_000
@@ -70,14 +74,17 @@ class Sampled:
     Attributes
     ----------
     query : the question
-    domains : values of the variables; those of numbers are empty
+    domains : values of the variables; those of numbers and pictures are empty
     parts : the questions that have a table: the query itself; or each outcome by itself, if some of them are numbers
+        or pictures
     shares, errors : of each part the probabilities and their standard errors, an axis for each of its symbols
     spreads : what the numbers are
     count : how many cases were wanted for each value of the settings
     cases, drawn : how many met the conditions, and out of how many, in all settings together
     fewest : how many there were at least in a setting
-    first : some cases: for each, what is set and the values of all variables, in every world of the question
+    first : some cases: for each, what is set and the values of all labels, in every world of the question
+    noise : of each of these cases
+    pictures : the outcomes that are pictures
     """
 
     query: Query
@@ -91,6 +98,8 @@ class Sampled:
     drawn: int
     fewest: int
     first: tuple[tuple[tuple[Mapping[str, str], World], ...], ...]
+    noise: tuple[Noise, ...] = ()
+    pictures: tuple[str, ...] = ()
 
 
 def sampled(
@@ -101,7 +110,8 @@ def sampled(
 
     Parameters
     ----------
-    model, query : fitted, and what is asked
+    model, query : fitted, and what is asked. Where no generator is plugged in for a picture, cases are kept without the
+        labels that depend on it
     count, seed : cases for each value of the settings, all with the same noise
     kept : how many cases to keep, of each value of the settings in turn
     check : called now and then; may raise to end it
@@ -110,18 +120,18 @@ def sampled(
     Raises
     ------
     CounterfactError
-        If a setting is a number without a value, numbers are asked for together with a value, or there are too many
-        combinations.
+        If a setting is a number without a value or a picture, numbers are asked for together with a value, or there are
+        too many combinations.
     """
     domains = {v.name: v.domain for v in model.coding.variables}
-    parts = _parts(query, domains)
+    parts = _parts(query, domains, model.pictures)
     cells = math.prod(len(domains[symbol.variable]) or 1 for symbol in query.symbols)
     if cells > MOST_CELLS:
         raise CounterfactError(
             f"query: it asks for {cells} combinations of values, more than {MOST_CELLS}; give some concepts a value, "
             "or ask for fewer"
         )
-    numbers = [term for term in query.of if not domains[term.variable]]
+    numbers = [term for term in query.of if not domains[term.variable] and term.variable not in model.pictures]
     shares = [np.zeros([len(domains[symbol.variable]) for symbol in part.symbols]) for part in parts]
     errors = [np.zeros_like(share) for share in shares]
     spreads: list[Spread] = []
@@ -152,41 +162,52 @@ def sampled(
             code = domains[term.variable].index(settled[term.value])
             holds &= _seen(cases, term, settled).argmax(1).numpy() == code
         chosen = np.flatnonzero(holds)[: max(0, -(-(kept - number) // len(every)))]
-        first.append([_case(model, cases, settled, i) for i in chosen])
+        noise = cases.noise.rows(torch.from_numpy(chosen))
+        worlds = [(dict(do), _values(model, noise, do)) for do in cases.worlds] if len(chosen) else []
+        first.append([
+            (tuple((do, values[i]) for do, values in worlds), noise.rows(slice(i, i + 1))) for i in range(len(chosen))
+        ])
         progress(number + 1, len(every))
-    turns = (case for turn in itertools.zip_longest(*first) for case in turn if case is not None)
+    turns = [case for turn in itertools.zip_longest(*first) for case in turn if case is not None]
     return Sampled(
         query, domains, parts, tuple(shares), tuple(errors), tuple(spreads), count, sum(met), tried, min(met),
-        tuple(turns),
+        tuple(case for case, _ in turns), tuple(noise for _, noise in turns),
+        tuple(dict.fromkeys(term.variable for term in query.of if term.variable in model.pictures)),
     )  # fmt: skip
 
 
-def _parts(query: Query, domains: Mapping[str, Sequence[str]]) -> tuple[Query, ...]:
-    """The questions whose answers have a table: this one, or its outcomes one by one if some are numbers."""
+def _parts(query: Query, domains: Mapping[str, Sequence[str]], pictures: Sequence[str]) -> tuple[Query, ...]:
+    """The questions whose answers have a table: this one, or its outcomes one by one if some have no values to list."""
+    for name in (name for term in (*query.of, *query.given) for name, _ in term.do):
+        if name in pictures:
+            raise CounterfactError(f"query: {name} is a picture, which cannot be set; set what causes it")
     for symbol in query.settings:
         if not domains[symbol.variable]:
             raise CounterfactError(
                 f"query: {symbol} is a number, and there is no end of numbers to set it to; give it a value, such as "
                 f"{symbol.variable}=..."
             )
-    numbers = [term for term in query.of if not domains[term.variable]]
-    if not numbers:
+    unlisted = [term for term in query.of if not domains[term.variable]]
+    if not unlisted:
         return (query,)
-    for term in numbers:
+    what = {term.variable: "a picture" if term.variable in pictures else "a number" for term in unlisted}
+    for term in unlisted:
         if not isinstance(term.value, Symbol):
             raise CounterfactError(
-                f"query: {term.variable} is a number, and no case has exactly this one; leave its value out"
+                f"query: {term.variable} is {what[term.variable]}, and no case has exactly this one; leave its value "
+                "out"
             )
+    one = unlisted[0].variable
     for i, term in enumerate(query.of):
         if not isinstance(term.value, Symbol) or term.value in query.settings:
             raise CounterfactError(
-                f"query: {numbers[0].variable} is a number, and cannot be asked for together with the value of "
-                f"{term.variable}; put that behind the bar, or leave it out"
+                f"query: {one} is {what[one]}, and cannot be asked for together with the value of {term.variable}; put "
+                "that behind the bar, or leave it out"
             )
         if term.value in [other.value for other in query.of[:i]]:
             raise CounterfactError(
                 f"query: {term.value} is asked for twice, which means the same value both times; two numbers are "
-                f"hardly ever the same: write {term.value}' for one of them"
+                f"hardly ever the same, nor are two pictures: write {term.value}' for one of them"
             )
     return tuple(Query((term,), query.given) for term in query.of if domains[term.variable])
 
@@ -200,33 +221,89 @@ def _seen(cases: Cases, term: Term, settled: Mapping[Symbol, str]):
     return cases.worlds[_world(term, settled)][term.variable]
 
 
-def _case(
-    model: ModularModel, cases: Cases, settled: Mapping[Symbol, str], number: int
-) -> tuple[tuple[dict[str, str], World], ...]:
-    """One case in every world, that of the first outcome first."""
-    found = []
-    for do, values in cases.worlds.items():
-        read = {}
-        for concept in model.concepts:
-            variable = model.coding.variables[model.coding.index(concept.name)]
-            value = variable.value(values[variable.name][number].tolist())
-            read[concept.name] = value if variable.domain else float(f"{float(value):.5g}")
-        found.append((dict(do), read))
-    return tuple(found)
+def _places(model: ModularModel, do: Mapping[str, str]) -> dict[str, torch.Tensor]:
+    """Places of what is set."""
+    return {name: torch.tensor(model.coding.variables[model.coding.index(name)].vector(x)) for name, x in do.items()}
+
+
+def _values(model: ModularModel, noise: Noise, do: Sequence[tuple[str, str]]) -> list[World]:
+    """Values of the labels of some cases where some are set, as people read them.
+
+    Labels that depend on a picture for which the model has no generator are left out.
+    """
+    undrawn = {name for name in model.pictures if model.mechanism(name).generator is None}
+    done = dict(do)
+    told = [name for name in model.coding.names if not undrawn.intersection(model.needed([name], done))]
+    found = model.propagate(noise, _places(model, done), told)
+    columns = {}
+    for concept in (concept for concept in model.concepts if concept.name in found):
+        variable = model.coding.variables[model.coding.index(concept.name)]
+        values = [variable.value(row) for row in found[concept.name].tolist()]
+        columns[concept.name] = values if variable.domain else [float(f"{float(value):.5g}") for value in values]
+    return [dict(zip(columns, values)) for values in zip(*columns.values())]
+
+
+def inside(concepts: Concepts, values: World) -> dict[str, str]:
+    """Values as texts; numbers are moved into their ranges, since mechanisms go a little beyond what they learnt from.
+
+    >>> from causal_core.concepts import parse_concepts
+    >>> inside(parse_concepts("light: 0 .. 10\\nroad: dry, wet"), {"light": 10.3, "road": "wet"})
+    {'light': '10.0', 'road': 'wet'}
+    """
+    ranges = {name: concepts[name].interval for name in values}
+    return {
+        name: repr(min(max(float(value), ranges[name][0]), ranges[name][1])) if ranges[name] else value
+        for name, value in values.items()
+    }
 
 
 def captions(found: Sampled, concepts: Concepts) -> list[str]:
     """Canonical captions of the cases that were kept, in the world of the first outcome."""
-    said = []
-    for case in found.first:
-        _, values = case[0]
-        inside = {}
-        for name, value in values.items():
-            low, high = concepts[name].interval or (0.0, 0.0)
-            # Mechanisms may go a little beyond what they have learnt from.
-            inside[name] = value if isinstance(value, str) else repr(min(max(value, low), high))
-        said.append(caption(concepts, inside))
-    return said
+    return [caption(concepts, inside(concepts, case[0][1])) for case in found.first]
+
+
+def pictures(
+    model: ModularModel, found: Sampled, generator: ConditionalSampler, check: Callable[[], object] = lambda: None
+) -> np.ndarray:
+    """Pictures of the cases that were kept: case by case, and of each case world by world.
+
+    A case has the same seed in every world, and so the same picture where nothing that the picture shows is changed.
+
+    Parameters
+    ----------
+    model : with a generator plugged in for each of its pictures, the first of which is shown
+    found : cases of this model, at least one
+    generator : told the labels of each case, if the model has no picture
+    check : called before each batch of these; may raise to end it
+
+    Returns
+    -------
+    uint8 [cases * worlds, H, W, 3]
+    """
+    if not model.pictures:
+        told = [inside(model.concepts, values) for case in found.first for _, values in case]
+        seeds = [_seed(noise) for case, noise in zip(found.first, found.noise) for _ in case]
+        return generator.sample(told, seeds, check)
+    name = model.pictures[0]
+    every = [(tuple(do.items()), noise) for case, noise in zip(found.first, found.noise) for do, _ in case]
+    drawn: dict[int, np.ndarray] = {}
+    for do in dict.fromkeys(do for do, _ in every):
+        at = [i for i, (other, _) in enumerate(every) if other == do]
+        noise = _together([every[i][1] for i in at])
+        values = model.propagate(noise, _places(model, dict(do)), model.causes(name))
+        drawn |= zip(at, model.drawn(name, noise, values))
+    return np.stack([drawn[i] for i in range(len(every))])
+
+
+def _seed(noise: Noise) -> int:
+    """A seed for a case, of 63 bits, from all of its noise: the same case has the same one in every world."""
+    told = hashlib.sha256(b"".join(t.numpy().tobytes() for t in (*noise.hidden, *noise.own.values())))
+    return int.from_bytes(told.digest()[:8], "big") >> 1
+
+
+def _together(noises: Sequence[Noise]) -> Noise:
+    hidden = [torch.cat(parts) for parts in zip(*(noise.hidden for noise in noises))]
+    return Noise(hidden, {name: torch.cat([noise.own[name] for noise in noises]) for name in noises[0].own})
 
 
 def rows(query: Query, domains: Mapping[str, Sequence[str]]) -> Iterator[Row]:
@@ -295,8 +372,11 @@ def sample_notes(found: Sampled) -> list[str]:
         notes.append(
             f"a standard error is that of counting {found.fewest} cases; how well the model was fitted is not in it"
         )
-    if found.spreads and len(found.query.of) > 1:
-        notes.append("numbers are among the outcomes, so that each outcome is shown by itself")
+    if found.pictures:
+        notes.append(f"{', '.join(found.pictures)} is a picture, and has no table: look at some of the cases")
+    if (found.spreads or found.pictures) and len(found.query.of) > 1:
+        what = " and ".join(["numbers"] * bool(found.spreads) + ["pictures"] * bool(found.pictures))
+        notes.append(f"{what} are among the outcomes, so that each outcome is shown by itself")
     return notes
 
 
@@ -396,7 +476,7 @@ def sample_chart(found: Sampled, width: int = 1024) -> Image.Image:
     for part, share, error in zip(found.parts, found.shares, found.errors):
         cells, left_out = _likeliest(rows(part, found.domains), share, MOST_BARS)
         bars = [Bar(_named(part, row), 0.0, float(share[row.at]), float(error[row.at])) for row in cells]
-        panels += _grouped(part, cells, bars, True, named=bool(found.spreads))
+        panels += _grouped(part, cells, bars, True, named=bool(found.spreads or found.pictures))
         notes += [f"and {left_out} more, no likelier than these"] if left_out else []
     if found.parts:
         notes.insert(0, "thin lines: two standard errors of counting, to either side")

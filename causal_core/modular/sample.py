@@ -29,7 +29,8 @@ class Cases:
 
     Attributes
     ----------
-    worlds : for each set of what is done, by name and value, the values [N, places] of all variables
+    worlds : for each set of what is done, by name and value, the values [N, places] of all labels; of a
+        model with pictures only of those that are asked for or given there, and of what these depend on
     noise : exogenous noise of the cases
     accepted : share of the cases drawn that met the conditions
     """
@@ -91,31 +92,37 @@ def draw(
     places = {do: {n: torch.tensor(coding.variables[coding.index(n)].vector(v)) for n, v in do} for do in wanted}
     conditions = [(world(term), term.variable, value(term.value)) for term in query.given]
     for _, name, _ in conditions:
+        if name in model.pictures:
+            raise CounterfactError(f"query: {name} is a picture, which cannot be given; give labels")
         if not coding.variables[coding.index(name)].domain:
             raise CounterfactError(f"query: {name} is a number, and no case meets one exactly; give it a few values")
+    batch = min(count, BATCH) if model.pictures else BATCH  # pictures cost
     kept: list[Noise] = []
     found = tried = 0
     while found < count:
         check()
-        if tried >= MOST_TRIES * max(count, BATCH) and not found:
+        if tried >= MOST_TRIES * max(count, batch) and not found:
             what = ", ".join(map(str, query.given))
             raise CounterfactError(f"query: {what} never happens in the fitted model; leave it out, or take more data")
-        if tried >= MOST_TRIES * max(count, BATCH):
+        if tried >= MOST_TRIES * max(count, batch):
             break
-        noise = model.noise(BATCH, rng)
-        meets = torch.ones(BATCH, dtype=torch.bool)
-        seen = {do: model.propagate(noise, places[do]) for do in dict.fromkeys(do for do, _, _ in conditions)}
+        noise = model.noise(batch, rng)
+        meets = torch.ones(batch, dtype=torch.bool)
+        seen = {do: model.propagate(noise, places[do], [name for one, name, _ in conditions if one == do])
+                for do in dict.fromkeys(do for do, _, _ in conditions)}  # fmt: skip
         for do, name, wish in conditions:
             variable = coding.variables[coding.index(name)]
             meets &= seen[do][name].argmax(1) == variable.domain.index(variable.value(variable.vector(wish)))
         kept.append(noise.rows(meets))
-        tried += BATCH
+        tried += batch
         found += int(meets.sum())
     noise = Noise(
         [torch.cat(parts)[:count] for parts in zip(*(n.hidden for n in kept))],
         {name: torch.cat([n.own[name] for n in kept])[:count] for name in kept[0].own},
     )
-    return Cases({do: model.propagate(noise, places[do]) for do in wanted}, noise, found / tried)
+    # Whatever is behind a picture costs a picture of each case.
+    asked = {do: [term.variable for term in terms if world(term) == do] if model.pictures else None for do in wanted}
+    return Cases({do: model.propagate(noise, places[do], asked[do]) for do in wanted}, noise, found / tried)
 
 
 def answer(
@@ -153,7 +160,7 @@ def tabulated(
     symbols, settings = query.symbols, query.settings
     for symbol in symbols:
         if not domains[symbol.variable]:
-            raise CounterfactError(f"query: {symbol} is a number, which has no table; draw cases instead")
+            raise CounterfactError(f"query: {symbol} has no list of values, and so no table; draw cases instead")
     found = np.zeros([len(domains[symbol.variable]) for symbol in symbols])
     for values in itertools.product(*(domains[symbol.variable] for symbol in settings)):
         settled = dict(zip(settings, values))

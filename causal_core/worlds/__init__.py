@@ -14,7 +14,7 @@ from ..errors import unknown
 from .base import Scene, World
 from .circuit import Circuit
 from .cottage import Cottage
-from .digits import Digits
+from .digits import ColouredDigits, Digits
 from .pendulum import Pendulum
 
 WORLDS: dict[str, Callable[[], World]] = {
@@ -22,6 +22,7 @@ WORLDS: dict[str, Callable[[], World]] = {
     "pendulum": Pendulum,
     "pendulum-noise": lambda: Pendulum(noisy=True),
     "digits": Digits,
+    "coloured-digits": ColouredDigits,
     "circuit": Circuit,
 }
 

@@ -20,6 +20,7 @@ from .paint import Canvas
 # Thickness is in pixels of a picture 28 pixels wide, as in MNIST. Fewer than one draw in 500 is clipped to the range.
 THICKNESS, INTENSITY, WIDTH = (1.0, 5.5), (64.0, 255.0), 28.0
 PIECES = 6
+INKS = {"red": (1.0, 0.25, 0.2), "green": (0.25, 0.95, 0.35), "blue": (0.3, 0.45, 1.0), "yellow": (1.0, 0.9, 0.25)}
 
 Point = tuple[float, float]
 Stroke = tuple[Point, ...]
@@ -123,9 +124,13 @@ class Digits(EquationWorld):
         return repr(low + (high - low) / (1 + math.exp(-2 * (float(values["thickness"]) - 2.5) - 0.5 * noise)))
 
     def paint(self, scene: Scene, size: int, masked: bool = False) -> Canvas:
-        """White ink on black; all three concepts are in the ink."""
-        half = float(scene.values["thickness"]) / 2 / WIDTH
+        """White ink on black; all concepts are in the ink."""
         grey = float(scene.values["intensity"]) / 255
+        return self.inked(scene, float(scene.values["thickness"]), (grey, grey, grey), size, masked)
+
+    def inked(self, scene: Scene, thickness: float, ink: tuple[float, float, float], size: int, masked: bool) -> Canvas:
+        """The scene's digit in ink of a colour, 0 to 1 each, on black."""
+        half = thickness / 2 / WIDTH
         canvas = Canvas(size, masked)
         distance = np.full((size, size), np.inf, np.float32)
         for a, b in _written(int(scene.values["digit"]), np.random.default_rng([scene.seed, 6151])):
@@ -137,10 +142,40 @@ class Digits(EquationWorld):
             nearer = np.sqrt((x - t * along[0]) ** 2 + (y - t * along[1]) ** 2)
             distance[where] = np.minimum(distance[where], nearer)
         coverage = np.clip(0.5 - (distance - half) * size, 0.0, 1.0)
-        canvas.blend((slice(None), slice(None)), coverage, (grey, grey, grey), None, False)
+        canvas.blend((slice(None), slice(None)), coverage, ink, None, False)
         if canvas.masks is not None:
             canvas.masks.update({concept.name: coverage.copy() for concept in self.variables})
         return canvas
+
+
+class ColouredDigits(Digits):
+    """Digits in one of four colours, which neither causes nor follows from the digit.
+
+    Thickness and brightness are part of the hand, and come from the scene's seed. What makes digit and colour depend on
+    each other, and something else on the picture, is up to those who use it: the benchmark of modular models hides a
+    common cause of a digit and of what somebody says who sees the picture.
+    """
+
+    name = "coloured-digits"
+    variables = (Concept("digit", tuple("0123456789")), Concept("colour", tuple(INKS)))
+    edges = ()
+    grey = False
+
+    def draw_noise(self, rng: np.random.Generator) -> dict[str, float]:
+        """A uniform number in [0, 1) for each variable."""
+        return {"digit": float(rng.random()), "colour": float(rng.random())}
+
+    def mechanism(self, name: str, values: Mapping[str, str], noise: float) -> str:
+        """Every value is as likely as any other."""
+        domain = next(concept.domain for concept in self.variables if concept.name == name)
+        return domain[int(len(domain) * noise)]
+
+    def paint(self, scene: Scene, size: int, masked: bool = False) -> Canvas:
+        """Ink of the colour on black."""
+        hand = np.random.default_rng([scene.seed, 6152])
+        thickness, light = hand.uniform(2.0, 4.0), hand.uniform(0.75, 1.0)
+        red, green, blue = (light * channel for channel in INKS[scene.values["colour"]])
+        return self.inked(scene, thickness, (red, green, blue), size, masked)
 
 
 def _written(digit: int, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:
