@@ -11,7 +11,9 @@ import hashlib
 import json
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -96,12 +98,17 @@ def connected(address: str) -> ModuleType:
         raise CounterfactError(
             f"--ray: nothing answers at {known!r}: give the HOST:PORT of a cluster, as ray start --head prints it"
         )
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address, logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise CounterfactError(
             f"--ray: there is no Ray cluster to connect to: start one with ray start --head. Ray says: {error}"
         ) from error
+    finally:
+        # Ray takes SIGTERM for a crash and aborts; with the handler that was there the sweep ends in good order.
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
     return ray
 
 

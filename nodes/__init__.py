@@ -14,6 +14,7 @@ from . import (
     concepts,
     csg,
     demo,
+    generator,
     graph,
     identify,
     instruction,
@@ -37,7 +38,7 @@ class CounterfactExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         topics = (
-            demo, concepts, graph, identify, modular, intervention, csg, abduct, regions, steer, instruction, report,
-            language, autoencoder, autoencoder_train,
+            demo, concepts, graph, identify, modular, generator, intervention, csg, abduct, regions, steer, instruction,
+            report, language, autoencoder, autoencoder_train,
         )  # fmt: skip
         return [node for topic in topics for node in topic.NODES]

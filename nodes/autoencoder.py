@@ -52,8 +52,9 @@ class LoadAutoencoder(io.ComfyNode):
                 io.Combo.Input(
                     "weights", options=presets(), default=SHIPPED,
                     tooltip="Which autoencoder: pendulum and cottage come with the pack and know these worlds of Draw "
-                    "Demo Scene. Those of Train Causal Autoencoder, and files that 'counterfact train autoencoder' "
-                    "wrote, appear here when they lie in models/counterfact.",
+                    "Demo Scene, coloured-digits writes the digits of the modular model front_door. Those of Train "
+                    "Causal Autoencoder, and files that 'counterfact train autoencoder' wrote, appear here when they "
+                    "lie in models/counterfact.",
                 ),
             ],
             outputs=[

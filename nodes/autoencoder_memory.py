@@ -81,7 +81,7 @@ class ManagedAutoencoder:
     def decode(self, latent: Encoded, new: Encoded | None = None, strength: float = 1.0) -> torch.Tensor:
         """Pictures [B, H, W, 3] in 0..1."""
         parts = self._parts(len(latent.z))
-        show = Progress(len(parts) * latent.steps, preview=args.preview_method != LatentPreviewMethod.NoPreviews)
+        show = Progress(len(parts) * latent.steps, preview=True)
         found = []
         for part in parts:
             changed = None if new is None else self._there(new, part)
@@ -100,8 +100,8 @@ class ManagedAutoencoder:
         """Some of the latents, where the networks compute."""
         return replace(latent, **{name: getattr(latent, name)[part].to(self.patcher.load_device) for name in TENSORS})
 
-    def _parts(self, pictures: int) -> list[slice]:
-        """Load the networks; which of so many pictures go through them at once."""
+    def loaded(self, pictures: int) -> int:
+        """Load the networks; how many of so many pictures go through them at once."""
         device, each = self.patcher.load_device, working_bytes(self.model.config)
         memory.load_models_gpu([self.patcher], memory_required=each * min(pictures, MOST_AT_ONCE))
         # A model that is loaded in part has its buffers left behind.
@@ -109,7 +109,10 @@ class ManagedAutoencoder:
             for name, buffer in module.named_buffers(recurse=False):
                 setattr(module, name, buffer.to(device))
         room = int(self.patcher.get_free_memory(device) // each)
-        size = max(1, min(MOST_AT_ONCE, room))
+        return max(1, min(MOST_AT_ONCE, room))
+
+    def _parts(self, pictures: int) -> list[slice]:
+        size = self.loaded(pictures)
         return [slice(first, first + size) for first in range(0, pictures, size)]
 
 
@@ -120,10 +123,14 @@ def working_bytes(config: AutoencoderConfig) -> int:
 
 
 class Progress:
-    """Counts evaluations on the page, with the pictures so far as preview, and ends the run when it is cancelled."""
+    """Counts evaluations on the page, with the pictures so far as preview, and ends the run when it is cancelled.
+
+    ``preview`` is whether there are pictures to show; ComfyUI's settings may forbid it.
+    """
 
     def __init__(self, total: int, preview: bool = False) -> None:
-        self.bar, self.preview = comfy.utils.ProgressBar(total), preview
+        self.bar = comfy.utils.ProgressBar(total)
+        self.preview = preview and args.preview_method != LatentPreviewMethod.NoPreviews
 
     def __call__(self, estimate: torch.Tensor) -> None:
         memory.throw_exception_if_processing_interrupted()

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..causal_core.errors import identifier
 from . import types
 from .demo import AUTOENCODER
-from .files import chosen, offered, run_folder, target, unchanged
+from .files import chosen, offered, run_folder, target, unchanged, within
 
 
 class TrainAutoencoder(io.ComfyNode):
@@ -88,10 +88,8 @@ class TrainAutoencoder(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, images: str = "", labels: str = "", **_) -> str:
-        root = Path(folder_paths.get_input_directory())
-        found = [root / labels] if labels else []
-        found += sorted(path for path in (root / images).rglob("*") if path.is_file()) if images else []
-        return unchanged(found)
+        table = [Path(folder_paths.get_input_directory(), labels)] if labels else []
+        return unchanged(table + within(images))
 
     @classmethod
     def execute(

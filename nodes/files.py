@@ -37,6 +37,12 @@ def chosen(what: str, name: str, known: Sequence[str]) -> Path:
     return Path(folder_paths.get_input_directory(), name)
 
 
+def within(folder: str) -> list[Path]:
+    """All files in a folder of ComfyUI's input folder and below it; none for no folder."""
+    found = Path(folder_paths.get_input_directory(), folder).rglob("*") if folder else ()
+    return sorted(path for path in found if path.is_file())
+
+
 def unchanged(found: Iterable[Path]) -> str:
     """A text that is another one whenever one of the files is."""
     states = [(path, path.stat()) for path in found if path.exists()]

@@ -13,7 +13,7 @@ from comfy_api.latest import io
 from ..causal_core.errors import CounterfactError, finite, identifier
 from . import types
 from .demo import MODULAR, find_weights, fingerprint, own_files
-from .files import chosen, offered, run_folder, target, unchanged
+from .files import chosen, offered, run_folder, target, unchanged, within
 from .identify import EXAMPLE, asked_in
 from .mistakes import naming
 
@@ -24,10 +24,35 @@ if TYPE_CHECKING:
 # Not taken from causal_core.modular, since that would delay ComfyUI's start.
 METHODS = "likelihood", "adversarial"
 STATES, CASES, MOST_CASES, MOST_CAPTIONS = 8, 2000, 1_000_000, 4096
+NO_PICTURES, SIDE, SIDES = "none", 32, (8, 128)
 LABELS = (
     "A CSV file in ComfyUI's input folder. Its first line names the columns, one for each concept of the graph. Cells "
-    "may be empty. A column 'do' may name the concepts that were set in a row."
+    "may be empty. A column 'do' may name the concepts that were set in a row. An example comes with the pack."
 )
+
+
+PACK = Path(__file__).parents[1] / "causal_core" / "modular"
+BUNDLED, EXAMPLES, EXAMPLE_MARK = PACK / "weights", PACK / "examples", " (example)"
+
+
+def models() -> list[str]:
+    """Bundled modular models by name, those of the user by file name."""
+    bundled = [file.stem for file in sorted(BUNDLED.glob("*.safetensors"))]
+    # What cannot be read is offered too: choosing it tells why.
+    return bundled + [name for name, kind in own_files().items() if kind in (MODULAR, None)]
+
+
+def tables() -> list[str]:
+    """CSV files in ComfyUI's input folder, and those that come with the pack."""
+    return offered(pictures=False)[1] + [file.stem + EXAMPLE_MARK for file in sorted(EXAMPLES.glob("*.csv"))]
+
+
+def table_of(labels: str) -> Path:
+    """The file of a table; raises CounterfactError for what is not among the :func:`tables`."""
+    known = tables()
+    if labels in known and labels.endswith(EXAMPLE_MARK):
+        return EXAMPLES / f"{labels.removesuffix(EXAMPLE_MARK)}.csv"
+    return chosen("labels", labels, known)
 
 
 @dataclass(frozen=True)
@@ -76,7 +101,7 @@ class FitModular(io.ComfyNode):
                     "graph", tooltip="What causes what among the labels, with its hidden causes, from Build Causal "
                     "Graph or Mark Confounder. A concept without values or range takes them from its column."
                 ),
-                io.Combo.Input("labels", options=offered(pictures=False)[1], tooltip=LABELS),
+                io.Combo.Input("labels", options=tables(), tooltip=LABELS),
                 io.String.Input(
                     "name", default="my model",
                     tooltip="Of the model and of the run: the file will be models/counterfact/NAME.safetensors. The "
@@ -100,30 +125,52 @@ class FitModular(io.ComfyNode):
                     "seed", default=0, min=0, max=2**53, control_after_generate=False, optional=True, advanced=True,
                     tooltip="Of the first weights and of everything random.",
                 ),
+                io.Combo.Input(
+                    "images", options=[NO_PICTURES, *offered()[0]], default=NO_PICTURES, optional=True,
+                    tooltip="A folder in ComfyUI's input folder with a picture for each row, for a graph with a "
+                    "concept called picture. The first column of the labels then names the pictures by their paths in "
+                    "the folder; rows without one are left out.",
+                ),
+                io.Int.Input(
+                    "picture_size", default=SIDE, min=SIDES[0], max=SIDES[1], step=8, optional=True, advanced=True,
+                    tooltip="Side in pixels in which the concepts that the picture causes see it. Each picture is "
+                    "scaled and cut to its central square.",
+                ),
             ],
             outputs=[types.Modular.Output("model", tooltip="The fitted model, for Sample Query.")],
         )  # fmt: skip
 
     @classmethod
-    def fingerprint_inputs(cls, labels: str = "", **_) -> str:
-        return told_of(labels)
+    def fingerprint_inputs(cls, labels: str = "", images: str = NO_PICTURES, **_) -> str:
+        return told_of(labels, images)
 
     @classmethod
     def execute(
         cls, graph, labels: str, name: str, method: str = METHODS[0], states: int = STATES, steps: int = 0,
-        seed: int = 0,
+        seed: int = 0, images: str = NO_PICTURES, picture_size: int = SIDE,
     ) -> io.NodeOutput:  # fmt: skip
+        import comfy.model_management
         import torch
 
         from ..causal_core.modular.records import Records
+        from .generator import pictured
         from .modular_run import fitted
 
         name = identifier(name, "name")
         weights = target(name, MODULAR, "modular model")
-        table = chosen("labels", labels, offered(pictures=False)[1])
+        table = table_of(labels)
+        pictures = None if images == NO_PICTURES else chosen("images", images, offered()[0])
         # ComfyUI runs nodes in a mode in which nothing can be learnt.
         with torch.inference_mode(False), torch.enable_grad():
-            data = Records.read(table, graph)
+            try:
+                data = Records.read(
+                    table, graph, images=pictures, side=int(finite(picture_size, "picture_size", *SIDES)),
+                    check=comfy.model_management.throw_exception_if_processing_interrupted,
+                )  # fmt: skip
+            except CounterfactError as error:
+                if pictures is None and (picture := pictured(graph)) is not None:
+                    raise CounterfactError(f"{error}; if {picture} is a picture, choose its folder in images") from None
+                raise
             model, told = fitted(
                 graph, data, run_folder(name), weights, method, int(finite(states, "states", 2, 64)),
                 int(finite(steps, "steps", 0, 1e6)), seed, table.name,
@@ -131,9 +178,10 @@ class FitModular(io.ComfyNode):
         return io.NodeOutput(FittedModel.of(model), ui={"text": [told]})
 
 
-def told_of(labels: str) -> str:
-    """Another text whenever a table of labels is another one."""
-    return unchanged([Path(folder_paths.get_input_directory(), labels)] if labels else [])
+def told_of(labels: str, images: str = NO_PICTURES) -> str:
+    """Another text whenever a table of labels, or a folder of pictures, is another one."""
+    table = [] if not labels or labels.endswith(EXAMPLE_MARK) else [Path(folder_paths.get_input_directory(), labels)]
+    return unchanged(table + ([] if images == NO_PICTURES else within(images)))
 
 
 class LoadModular(io.ComfyNode):
@@ -141,8 +189,6 @@ class LoadModular(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        # What cannot be read is offered too: choosing it tells why.
-        own = [name for name, kind in own_files().items() if kind in (MODULAR, None)]
         return io.Schema(
             node_id="CausalLoadModular",
             display_name="Load Modular Model",
@@ -152,9 +198,9 @@ class LoadModular(io.ComfyNode):
             search_aliases=["counterfactual", "modular", "structural causal model"],
             inputs=[
                 io.Combo.Input(
-                    "weights", options=own,
-                    tooltip="Which model. Those of Fit Modular Model lie in models/counterfact and appear here after "
-                    "pressing R.",
+                    "weights", options=models(),
+                    tooltip="Which model. front_door comes with the pack: written digits in the middle of its graph. "
+                    "Those of Fit Modular Model lie in models/counterfact and appear here after pressing R.",
                 ),
             ],
             outputs=[
@@ -168,15 +214,15 @@ class LoadModular(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, weights: str) -> str:
-        return fingerprint(find_weights(weights))
+        return fingerprint(find_weights(weights, BUNDLED))
 
     @classmethod
     def execute(cls, weights: str) -> io.NodeOutput:
         from ..causal_core.modular.model import ModularModel
 
         # By its name in the list: no other file is opened, whatever a workflow says.
-        file = find_weights(weights)
-        if weights not in own_files() or not file.is_file():
+        file = find_weights(weights, BUNDLED)
+        if weights not in {*models(), *own_files()} or not file.is_file():
             raise CounterfactError(
                 f"weights: there is no {weights!r} in models/counterfact; fit a model, or choose another (press R to "
                 "refresh)"
@@ -196,10 +242,10 @@ class SampleQuery(io.ComfyNode):
             display_name="Sample Query",
             category="causal/query",
             description="Answer a causal question by drawing cases from a fitted model: how likely each value is, as a "
-            "table and a chart, and captions of some of the cases to make pictures of. A question that data cannot "
-            "answer is refused.",
+            "table and a chart, and captions and pictures of some of the cases. A question that data cannot answer is "
+            "refused.",
             search_aliases=["counterfactual", "causal effect", "do calculus", "interventional distribution",
-                            "monte carlo", "captions"],
+                            "monte carlo", "captions", "pictures of cases"],
             is_output_node=True,
             inputs=[
                 types.Modular.Input("model", tooltip="From Fit or Load Modular Model."),
@@ -214,12 +260,18 @@ class SampleQuery(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "captions", default=4, min=0, max=MOST_CAPTIONS, optional=True,
-                    tooltip="How many of the cases to give as captions and values. With 0, nodes behind captions do "
-                    "not run.",
+                    tooltip="How many of the cases to give as captions, values and images. With 0, nodes behind "
+                    "captions and images do not run.",
                 ),
                 io.Int.Input(
                     "seed", default=0, min=0, max=2**53, control_after_generate=False, optional=True,
                     tooltip="Which cases are drawn. The same number always draws the same cases.",
+                ),
+                types.Generator.Input(
+                    "pictures", optional=True,
+                    tooltip="From Model as Generator or Autoencoder as Generator: draws what the cases look like. "
+                    "Needed if what is asked depends on a picture in the graph; then it draws one of every case, so "
+                    "that count should be small.",
                 ),
             ],
             outputs=[
@@ -230,22 +282,32 @@ class SampleQuery(io.ComfyNode):
                     "Encode: what is behind it runs once a caption."
                 ),
                 io.String.Output(
-                    "values", tooltip="The same cases as JSON: what is set, and the value of each concept, in every "
-                    "world of the question."
+                    "values", tooltip="The same cases as JSON: what is set, the value of each concept, and the number "
+                    "of the picture in images, in every world of the question."
+                ),
+                io.Image.Output(
+                    "images", tooltip="A picture of each of these cases in each world of the question: case by case, "
+                    "and of each case world by world, in the order of values. A case has the same seed in all worlds. "
+                    "Without pictures, nodes behind it do not run."
                 ),
             ],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, model, query: str, count: int = CASES, captions: int = 4, seed: int = 0) -> io.NodeOutput:
+    def execute(
+        cls, model, query: str, count: int = CASES, captions: int = 4, seed: int = 0, pictures=None
+    ) -> io.NodeOutput:  # fmt: skip
         import comfy.model_management
         import comfy.utils
+        import torch
         from comfy_execution.graph_utils import ExecutionBlocker
 
         from ..causal_core.identify import identify
         from ..causal_core.modular.report import captions as captions_of
+        from ..causal_core.modular.report import pictures as pictures_of
         from ..causal_core.modular.report import sample_chart, sample_table, sampled
         from ..causal_core.query import parse_query
+        from .generator_run import Told, require
 
         count = int(finite(count, "count", 1, MOST_CASES))
         kept = int(finite(captions, "captions", 0, MOST_CAPTIONS))
@@ -257,18 +319,29 @@ class SampleQuery(io.ComfyNode):
                     f"{asked} cannot be answered from data: {found.reason}. Query Bounds tells between which numbers "
                     "the answer is; or ask another question"
                 )
-            bar = comfy.utils.ProgressBar(1)
-            cases = sampled(
-                model.model, asked, count, kept, seed,
-                check=comfy.model_management.throw_exception_if_processing_interrupted,
-                progress=lambda done, total: bar.update_absolute(done, total),
-            )  # fmt: skip
-        table = sample_table(cases)
+        check = comfy.model_management.throw_exception_if_processing_interrupted
+        fitted, generator = model.model, None
+        if pictures is None:
+            require(fitted, asked)
+        else:
+            generator = Told.of(pictures, fitted)
+            fitted = fitted.plugged(dict.fromkeys(fitted.pictures, generator), check)
+        bar = comfy.utils.ProgressBar(1)
+        cases = sampled(
+            fitted, asked, count, kept, seed, check=check,
+            progress=lambda done, total: bar.update_absolute(done, total),
+        )  # fmt: skip
+        table, images = sample_table(cases), ExecutionBlocker(None)
         told = [[{"do": dict(do), "values": dict(values)} for do, values in case] for case in cases.first]
+        if generator is not None and told:
+            images = torch.from_numpy(pictures_of(fitted, cases, generator, check)).float() / 255
+            for number, world in enumerate(world for case in told for world in case):
+                world["image"] = number
         said = captions_of(cases, model.graph.concepts) or ExecutionBlocker(None)
         image, shown = drawn(sample_chart(cases), cls)
         return io.NodeOutput(
-            table, image, said, json.dumps(told, indent=1, ensure_ascii=False), ui={**shown, "text": [table]}
+            table, image, said, json.dumps(told, indent=1, ensure_ascii=False), images,
+            ui={**shown, "text": [table]},
         )  # fmt: skip
 
 
@@ -291,7 +364,7 @@ class QueryBounds(io.ComfyNode):
                     "graph", tooltip="What causes what among the labels, with its hidden causes. A concept without "
                     "values takes them from its column."
                 ),
-                io.Combo.Input("labels", options=offered(pictures=False)[1], tooltip=LABELS),
+                io.Combo.Input("labels", options=tables(), tooltip=LABELS),
                 io.String.Input(
                     "query", default="", multiline=True, placeholder=EXAMPLE,
                     tooltip="The question, as in Identify Query. All concepts that matter to it need values; numbers "
@@ -331,9 +404,15 @@ class QueryBounds(io.ComfyNode):
         from ..causal_core.modular.records import Records
         from ..causal_core.modular.report import bounds_chart, bounds_table
         from ..causal_core.query import parse_query
+        from .generator import pictured
         from .modular_run import placed
 
-        table = chosen("labels", labels, offered(pictures=False)[1])
+        if (picture := pictured(graph)) is not None:
+            raise CounterfactError(
+                f"graph: {picture} is a picture, and bounds need concepts with a few values; take it out of the graph, "
+                "or give it values if it is a label"
+            )
+        table = table_of(labels)
         data = Records.read(table, graph, smoothing)
         graph = CausalGraph.from_edges(graph.edges, graph.confounded, settled(graph.concepts, data.coding))
         with asked_in("query"):

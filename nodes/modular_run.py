@@ -104,7 +104,7 @@ def fitted(
                          *(" <-> ".join(sorted(pair)) for pair in graph.confounded)]),
         "labels": digest(data), "method": method, "states": states, "steps": effort.steps, "seed": seed,
     }  # fmt: skip
-    kinds = {v.name: "flow" for v in data.coding.variables if not v.domain} if method == "adversarial" else {}
+    kinds = {v.name: "flow" for v in data.coding.variables if v.interval} if method == "adversarial" else {}
     try:
         with begun(folder, identity, canvas), placed():
             model = fit(graph, data, folder, method, effort, seed, canvas, states=states, kinds=kinds)
@@ -177,10 +177,11 @@ def rounds(graph, part: Part, effort: Effort) -> int:
 
 
 def digest(data: Records) -> str:
-    """Another one whenever the rows, the values or the ranges are others."""
+    """Another one whenever the rows, the values, the ranges or the pictures are others."""
     values = [(v.name, v.domain, v.interval) for v in data.coding.variables]
     told = hashlib.sha256(json.dumps(values).encode())
-    told.update(data.places.numpy().tobytes() + data.free.numpy().tobytes())
+    for numbers in (data.places, data.free):
+        told.update(numbers.contiguous().numpy())
     return told.hexdigest()
 
 
@@ -206,6 +207,9 @@ def told(order: Sequence[Part], data: Records, method: str, source: str) -> str:
         *some, last = part.names
         names = f"{', '.join(some)} and {last} together" if some else last
         given = f", given {', '.join(part.causes)}" if part.causes else ""
+        if any(data.coding.variables[data.coding.index(name)].side for name in part.names):
+            lines.append(f"{number}. {names}{given}: drawn by a generator, nothing to learn")
+            continue
         kept = f", matched along with {', '.join(part.context)}" if part.context else ""
         lines.append(f"{number}. {names}{given}{kept}: {used(data, part)} rows")
     return "\n".join([*lines, *unseen(data)])

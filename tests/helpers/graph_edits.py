@@ -42,6 +42,11 @@ def short_form(edited: Edited) -> dict[str, Any]:
     }
 
 
+def pairs(graph: CausalGraph) -> set[tuple[str, str]]:
+    """Cause and effect of each edge."""
+    return {(e.source, e.target) for e in graph.edges}
+
+
 def random_graph(rng: random.Random) -> CausalGraph | None:
     """A graph of up to seven of the `NAMES`, often with values and latent confounders."""
     names = rng.sample(NAMES, rng.randrange(len(NAMES)))

@@ -1,4 +1,6 @@
-"""Fit and Load Modular Model, Sample Query and Query Bounds: from a table of labels to answers, captions and bounds."""
+"""Fit and Load Modular Model, Sample Query and Query Bounds: from a table of labels, and pictures between them, to
+answers, captions, pictures and bounds.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from colours import Colours, square
+from PIL import Image
 
 ROWS, STEPS = 600, 40
 ASKED = "P(shoes | do(rain=yes))"
@@ -29,6 +33,7 @@ def core(pack):
     return SimpleNamespace(
         drawn=drawn, concepts=concepts, Records=pack("causal_core.modular.records").Records,
         Model=pack("causal_core.modular.model").ModularModel, identify=pack("causal_core.identify").identify,
+        Concepts=concepts.Concepts,
     )  # fmt: skip
 
 
@@ -165,7 +170,9 @@ class TestFitting:
         assert graph.confounded == (("shoes", "rain"),) and set(graph.edges) == set(front_door.edges)
         assert graph.concepts["rain"].phrases == {"yes": ("in the rain",)}
         first, second = (ask(model, ASKED, 500) for model in (fitted, loaded))
-        assert torch.equal(first.pop("chart"), second.pop("chart")) and first == second
+        assert torch.equal(first.pop("chart"), second.pop("chart"))
+        first.pop("images"), second.pop("images")
+        assert first == second
         assert loaded.model.provenance == {
             "rows": ROWS, "method": "likelihood", "steps": STEPS, "seed": 0, "labels": "labels.csv", "experiments": [],
         }  # fmt: skip
@@ -434,6 +441,263 @@ class TestSampling:
         assert not memory.processing_interrupted()
 
 
+@pytest.fixture(scope="module")
+def seen(core):
+    """A hidden cause of colour and mood, but the colour acts on the mood through the picture alone."""
+    return core.drawn("colour -> picture -> mood; colour <-> mood", "colour: red, blue\npicture\nmood: good, bad")
+
+
+@pytest.fixture
+def gallery(place):
+    """A folder of coloured squares, and a table in which red ones put people in a good mood; its columns."""
+    rng = np.random.default_rng(1)
+    red, chance = rng.random(120) < 0.5, rng.random(120)
+    good = chance < np.where(red, 0.9, 0.2)
+    columns = {
+        "file": [f"squares/{i}.png" for i in range(120)], "colour": np.where(red, "red", "blue"),
+        "mood": np.where(good, "good", "bad"),
+    }  # fmt: skip
+    (place.input / "gallery" / "squares").mkdir(parents=True)
+    for i, (file, colour) in enumerate(zip(columns["file"], columns["colour"])):
+        Image.fromarray(square(colour, 7 * i)).save(place.input / "gallery" / file)
+    place.table("gallery.csv", columns)
+    return columns
+
+
+@pytest.fixture
+def look(fit, seen, gallery):
+    """Fit to the gallery."""
+    return lambda **changes: fit(**{
+        "graph": seen, "labels": "gallery.csv", "images": "gallery", "picture_size": 16, "steps": 100, **changes
+    })  # fmt: skip
+
+
+@pytest.fixture
+def colours(core):
+    """A generator that is told the colour."""
+    return Colours(core.concepts.parse_concepts("colour: red, blue"))
+
+
+def bytes_of(images):
+    return [picture.tobytes() for picture in (images * 255).round().byte().numpy()]
+
+
+class TestAPictureInTheMiddle:
+    def test_from_a_folder_to_an_answer(self, pack, look, ask, gallery, colours):
+        fitted, told = look()
+        assert told.split("\n") == [
+            "fitted from 120 rows of gallery.csv, in this order:",
+            "1. colour and mood together, given picture: 120 rows",
+            "2. picture, given colour: drawn by a generator, nothing to learn",
+        ]
+        loaded, graph = pack("nodes.modular").LoadModular.execute("wet feet.safetensors").args
+        assert graph.concepts.names == ("colour", "picture", "mood") and loaded.model.pictures == ("picture",)
+        answer = ask(loaded, "P(mood=good | do(colour))", 400, captions=6, pictures=colours)
+        red, blue = (float(row[2]) for row in rows_of(answer["table"]))
+        good = np.array(gallery["mood"]) == "good"
+        for found, colour in ((red, "red"), (blue, "blue")):
+            assert found == pytest.approx(good[np.array(gallery["colour"]) == colour].mean(), abs=0.12)
+        cases = json.loads(answer["values"])
+        assert answer["images"].shape == (6, 16, 16, 3) and answer["images"].dtype == torch.float32
+        for number, ((world,), picture) in enumerate(zip(cases, answer["images"])):
+            assert world["image"] == number and set(world["values"]) == {"colour", "mood"}
+            shown = "red" if picture[0, 0, 0] > picture[0, 0, 2] else "blue"
+            assert shown == world["values"]["colour"] == world["do"]["colour"]
+        assert all("picture" not in caption for caption in answer["captions"])
+        again = ask(loaded, "P(mood=good | do(colour))", 400, captions=6, pictures=colours)
+        assert bytes_of(again["images"]) == bytes_of(answer["images"])
+
+    def test_the_pictures_are_those_of_the_cases(self, look, ask, colours):
+        """Shown are the pictures of which the mood was read, not others of the same colour."""
+        answer = ask(look(steps=2)[0], "P(mood | colour=red)", 9, captions=9, pictures=colours)
+        assert len({tuple(shades) for shades in answer["images"].flatten(1)[:, :3].tolist()}) > 3
+        drawn = {seed for _, seed in colours.told}
+        assert len(colours.told) > len(drawn), "each of them was drawn to be read, and to be shown"
+
+    def test_two_worlds(self, look, ask, colours):
+        answer = ask(look(steps=2)[0], "P(mood_{colour=red} | colour=blue)", 5, captions=5, pictures=colours)
+        assert len(answer["images"]) == 10
+        for case in json.loads(answer["values"]):
+            (red, done), (blue, factual) = ((answer["images"][world["image"]], world["do"]) for world in case)
+            assert done == {"colour": "red"} and factual == {}
+            assert red[0, 0, 0] > 0.8 and blue[0, 0, 2] > 0.8 and red[0, 0, 1] == blue[0, 0, 1], "the same noise"
+
+    def test_the_picture_itself(self, look, ask, colours):
+        answer = ask(look(steps=2)[0], "P(picture | do(colour=blue))", 50, captions=3, pictures=colours)
+        assert (answer["images"][..., 2] > 0.8).all() and len(answer["images"]) == 3
+        assert "picture is a picture, and has no table" in answer["table"] and not rows_of(answer["table"])
+        assert len(colours.told) == 3 * 2, "those that are shown, whose mood is told as well, and no others"
+
+    def test_what_depends_on_no_picture_needs_none(self, look, ask):
+        from comfy_execution.graph_utils import ExecutionBlocker
+
+        answer = ask(look(steps=2)[0], "P(colour)", 200, captions=2)
+        assert isinstance(answer["images"], ExecutionBlocker) and answer["images"].message is None
+        assert set(answer["captions"]) <= {"red colour", "blue colour"}
+        assert all(set(world["values"]) == {"colour"} for (world,) in json.loads(answer["values"]))
+
+    @pytest.mark.parametrize("query, why", [
+        ("P(mood | do(colour=red))", "mood depends on"), ("P(colour | mood=good)", "mood depends on"),
+        ("P(picture | do(colour=red))", "is asked for"),
+    ])  # fmt: skip
+    def test_what_depends_on_a_picture_needs_one(self, look, ask, error, query, why):
+        message = f"^pictures: nothing is connected that could draw the picture, which {why}; connect Model as Gener"
+        with pytest.raises(error, match=message):
+            ask(look(steps=2)[0], query, 20)
+
+    @pytest.mark.parametrize("query, message", [
+        ("P(mood | do(picture=a))", "^query: picture is a picture, which cannot be set; set what causes it"),
+        ("P(mood | do(picture))", "^query: picture is a picture, which cannot be set"),
+        ("P(colour | picture=a)", "^query: picture is a picture, which cannot be given; give labels"),
+        ("P(picture=a)", "^query: picture is a picture, and no case has exactly this one"),
+        ("P(picture, mood=good)", "^query: picture is a picture, and cannot be asked for together with the value of m"),
+    ])  # fmt: skip
+    def test_pictures_have_no_values(self, look, ask, error, colours, query, message):
+        with pytest.raises(error, match=message):
+            ask(look(steps=2)[0], query, 20, pictures=colours)
+
+    def test_the_generator_must_know_what_causes_the_picture(self, core, look, ask, error):
+        fitted, _ = look(steps=2)
+        for typed, message in (
+            ("size: big, small = big", "in the model colour causes the picture, but the generator knows no colour"),
+            ("colour: red, blue\nmood: good, bad", "a value of mood, which causes no picture in the model; give mood"),
+            ("colour: red, blue\nsize: big, small", "needs a value of size, which is not in the model"),
+        ):
+            with pytest.raises(error, match=f"^pictures: .*{message}"):
+                ask(fitted, "P(mood)", 10, pictures=Colours(core.concepts.parse_concepts(typed)))
+        generator = Colours(core.concepts.parse_concepts("Colour: red, blue\nsize: big, small = big"))
+        generator.concepts = core.Concepts((core.concepts.Concept("colour", ("red", "green")),))
+        with pytest.raises(error, match="^pictures: unknown value of concept 'colour': 'blue'"):
+            ask(fitted, "P(mood | do(colour=blue))", 10, pictures=generator)
+
+    def test_it_ends_at_once(self, look, ask, colours):
+        import comfy.model_management as memory
+
+        fitted, draw = look(steps=2)[0], colours.sample
+
+        def stopped(values, seeds, check):
+            memory.interrupt_current_processing()
+            return draw(values, seeds, check)
+
+        colours.sample = stopped
+        with pytest.raises(memory.InterruptProcessingException):
+            ask(fitted, "P(mood)", 10, pictures=colours)
+        assert not colours.told
+
+    def test_mistakes_in_fitting(self, core, look, fit, seen, error, place):
+        with pytest.raises(error, match="^images: there is no 'nothing' in ComfyUI's input folder"):
+            look(images="nothing")
+        with pytest.raises(error, match="^picture_size must be a number from 8 to 128"):
+            look(picture_size=500)
+        with pytest.raises(error, match="no column for 'picture'.*if picture is a picture, choose its folder in"):
+            look(images="none")
+        with pytest.raises(error, match="^method: colour, mood cannot be fitted adversarially beside the picture"):
+            look(method="adversarial")
+        with pytest.raises(error, match="^graph: the picture picture has a hidden cause"):
+            look(graph=seen.with_confounder("picture", "mood"))
+        assert not list(place.weights.iterdir())
+        look(steps=3)
+
+    def test_other_pictures_are_another_run(self, look, place, error):
+        look(steps=2)
+        look(steps=2)
+        Image.fromarray(square("red", 3)).save(place.input / "gallery" / "squares" / "0.png")
+        with pytest.raises(error, match="^name: .*of a run with another labels"):
+            look(steps=2)
+
+    def test_a_leaf_by_adversarial_fitting(self, core, look, ask, colours):
+        graph = core.drawn("colour -> mood; colour -> picture", "colour: red, blue\npicture\nmood: good, bad")
+        fitted, told = look(graph=graph, method="adversarial", steps=2)
+        assert "drawn by a generator" in told and fitted.model.kinds == {}
+        assert len(ask(fitted, "P(mood | do(colour=red))", 20, captions=2, pictures=colours)["images"]) == 2
+        assert ask(fitted, "P(mood)", 20)["captions"], "no label depends on it"
+
+    def test_reading_the_folder_can_be_stopped(self, look, place):
+        import comfy.model_management as memory
+
+        memory.interrupt_current_processing()
+        with pytest.raises(memory.InterruptProcessingException):
+            look()
+        assert not place.run.exists()
+
+    def test_is_run_anew_when_a_picture_changes(self, pack, place, gallery):
+        node, file = pack("nodes.modular").FitModular, place.input / "gallery" / "squares" / "3.png"
+        before = node.fingerprint_inputs(labels="gallery.csv", images="gallery", steps=3)
+        assert before == node.fingerprint_inputs(labels="gallery.csv", images="gallery", steps=4)
+        assert node.fingerprint_inputs(labels="gallery.csv") == node.fingerprint_inputs("gallery.csv", "none") != before
+        os.utime(file, (file.stat().st_mtime + 5,) * 2)
+        assert node.fingerprint_inputs(labels="gallery.csv", images="gallery") != before
+
+    def test_bounds_refuse_a_picture(self, bound, seen, error, gallery):
+        with pytest.raises(error, match="^graph: picture is a picture, and bounds need concepts with a few values"):
+            bound("P(mood | do(colour=red))", seen, "gallery.csv")
+
+
+class TestPicturesOfLabels:
+    """The model has no picture: the generator is told the labels of each case."""
+
+    @pytest.fixture
+    def painter(self, core):
+        """A generator that knows the road as a colour, and the weather has a value."""
+        return Colours(core.concepts.parse_concepts("Colour: red, blue\nweather: fair, foul = fair"))
+
+    @pytest.fixture
+    def fitted(self, core, place, fit):
+        """rain -> colour, and shoes, which no picture shows."""
+        colour = np.where(np.array(place.columns["road"]) == "wet", "blue", "red")
+        place.table("red.csv", {**place.columns, "colour": colour})
+        graph = core.drawn("rain -> colour -> shoes; rain <-> shoes",
+                           "rain: no, yes\ncolour: red, blue\nshoes: clean, muddy")  # fmt: skip
+        return fit(graph=graph, labels="red.csv", steps=2)[0]
+
+    def test_case_by_case_and_world_by_world(self, fitted, ask, painter):
+        answer = ask(fitted, "P(shoes_{rain=yes} | rain=no)", 30, captions=30, pictures=painter)
+        cases, pictures = json.loads(answer["values"]), bytes_of(answer["images"])
+        assert len(pictures) == 60 and [world["image"] for case in cases for world in case] == list(range(60))
+        same = 0
+        for case in cases:
+            done, seen = (world["values"]["colour"] for world in case)
+            first, second = (pictures[world["image"]] for world in case)
+            assert (first == second) == (done == seen), "where nothing changes, the picture stays, byte by byte"
+            same += done == seen
+        assert 0 < same < 30
+        assert {frozenset(values) for values, _ in painter.told} == {frozenset({"Colour"})}, "no shoes and no rain"
+
+    def test_the_same_seed_gives_the_same_bytes(self, fitted, ask, painter):
+        one, two, other = (
+            bytes_of(ask(fitted, "P(shoes)", 300, captions=6, seed=seed, pictures=painter)["images"])
+            for seed in (5, 5, 6)
+        )
+        assert one == two != other and len(set(one)) > 3
+        fewer = ask(fitted, "P(shoes)", 100, captions=2, seed=5, pictures=painter)["images"]
+        assert bytes_of(fewer) == one[:2]
+
+    def test_no_cases_no_pictures(self, fitted, ask, painter):
+        from comfy_execution.graph_utils import ExecutionBlocker
+
+        answer = ask(fitted, "P(shoes)", 20, captions=0, pictures=painter)
+        assert isinstance(answer["images"], ExecutionBlocker) and answer["images"].message is None
+        assert not painter.told
+
+    def test_a_generator_of_other_things(self, core, fitted, ask, error):
+        generator = Colours(core.concepts.parse_concepts("moon: new, full = new"))
+        with pytest.raises(error, match=r"^pictures: the generator knows none of the model's concepts \(rain, col"):
+            ask(fitted, "P(shoes)", 20, pictures=generator)
+
+
+def test_workflows_from_before_still_load(pack):
+    """New inputs are optional and come after all others, since widgets are saved by their place."""
+    nodes = pack("nodes.modular")
+    for node, before, outputs in (
+        (nodes.FitModular, ["graph", "labels", "name", "method", "states", "steps", "seed"], ["model"]),
+        (nodes.SampleQuery, ["model", "query", "count", "captions", "seed"], ["table", "chart", "captions", "values"]),
+    ):
+        schema = node.GET_SCHEMA()
+        assert [slot.id for slot in schema.inputs][: len(before)] == before
+        assert all(slot.optional for slot in schema.inputs[len(before) :])
+        assert [slot.id for slot in schema.outputs][: len(outputs)] == outputs
+
+
 class TestBounds:
     def test_no_answer_but_bounds(self, place, bound):
         found = bound("P(shoes=muddy | do(rain=yes))")
@@ -487,11 +751,11 @@ class TestFiles:
         (place.weights / "cut.safetensors").write_bytes(weights.read_bytes()[:5000])
         nodes = pack("nodes.modular")
         (offered,) = nodes.LoadModular.define_schema().inputs
-        assert offered.options == ["cut.safetensors", "wet feet.safetensors"]
+        assert offered.options == ["front_door", "cut.safetensors", "wet feet.safetensors"]
         assert pack("nodes.demo").presets()[-2:] == ["cut.safetensors", "drawn.safetensors"]
         for node in (nodes.FitModular, nodes.QueryBounds):
             inputs = {slot.id: slot for slot in node.define_schema().inputs}
-            assert inputs["labels"].options == ["labels.csv"]
+            assert inputs["labels"].options == ["labels.csv", "confounded_cottage (example)"]
 
     @pytest.mark.parametrize("name, message", [
         ("cut.safetensors", "^weights: .*cut.safetensors is damaged"),

@@ -36,7 +36,7 @@ def scene(run):
 
 
 def test_every_node_explains_itself(nodes):
-    assert len(nodes) == 31
+    assert len(nodes) == 33
     for name, node in nodes.items():
         schema = node.GET_SCHEMA()
         assert name.startswith("Causal") and "." not in name

@@ -19,7 +19,7 @@ IDS = {
     "CausalWhatIf", "CausalLoadLanguageModel", "CausalLanguageServer", "CausalLanguageFromCLIP",
     "CausalLoadAutoencoder", "CausalEncode", "CausalDecode", "CausalTraversal", "CausalTrainAutoencoder",
     "CausalMarkConfounder", "CausalIdentifyQuery", "CausalFitModular", "CausalLoadModular", "CausalSampleQuery",
-    "CausalQueryBounds",
+    "CausalQueryBounds", "CausalModelGenerator", "CausalAutoencoderGenerator",
 }  # fmt: skip
 GOLDEN = Path(__file__).parents[1] / "data" / "object_info.json"
 

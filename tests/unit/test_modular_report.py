@@ -7,7 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from colours import Colours
 
+from causal_core.autoencoder.coding import Coding, Variable
 from causal_core.brush import measure
 from causal_core.concepts import Concept, Concepts, parse_concepts
 from causal_core.draw import BLUE, INK, VERMILLION
@@ -25,6 +27,8 @@ from causal_core.modular.report import (
     bounds_table,
     captions,
     heads,
+    inside,
+    pictures,
     rows,
     sample_chart,
     sample_notes,
@@ -234,6 +238,106 @@ class TestDrawing:
         found = answer("P(road)", [0.2, 0.3, 0.5], first=(case,))
         assert captions(found, CONCEPTS) == ["winter season, icy road, 10.0 light, -1.0 angle, low mood"]
         assert found.first[0][0][1]["light"] == 10.4
+
+
+COLOURED = parse_concepts("colour: red, blue\npicture\nmood: good, bad\nweather: fair, foul")
+
+
+def wonder(typed):
+    return parse_query(typed, COLOURED)
+
+
+@pytest.fixture
+def seeing():
+    """weather -> colour -> picture -> mood, random weights, and a generator that draws the colour."""
+    variables = (
+        Variable("weather", ("fair", "foul")), Variable("colour", ("red", "blue")), Variable("picture", side=8),
+        Variable("mood", ("good", "bad")),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    blind = ModularModel(Coding(variables, ((), (0,), (1,), (2,)))).eval().requires_grad_(False)
+    blind.concepts = settled(COLOURED, blind.coding)
+    generator = Colours(parse_concepts("colour: red, blue"))
+    return blind.plugged({"picture": generator}), generator, blind
+
+
+class TestPictures:
+    def test_labels_behind_a_picture_are_left_out_where_it_cannot_be_drawn(self, seeing):
+        drawing, _, blind = seeing
+        query = wonder("P(colour | do(weather=foul))")
+        for model, names in ((blind, {"colour", "weather"}), (drawing, {"colour", "weather", "mood"})):
+            found = sampled(model, query, 40, kept=3)
+            assert all(set(values) == names for ((_, values),) in found.first) and found.pictures == ()
+        assert captions(sampled(blind, query, 40, kept=1), blind.concepts)[0].endswith("colour, foul weather")
+        ((_, values),) = sampled(blind, wonder("P(weather | do(mood=bad))"), 40, kept=1).first[0]
+        assert values["mood"] == "bad", "what is set depends on nothing"
+
+    def test_only_what_is_asked_for_is_drawn(self, seeing):
+        model, generator, _ = seeing
+        sampled(model, wonder("P(colour | do(weather))"), 40)
+        assert not generator.told
+        sampled(model, wonder("P(colour | do(weather))"), 40, kept=3)
+        assert len(generator.told) == 3
+        sampled(model, wonder("P(mood_{colour=red} | weather=fair)"), 40)
+        assert len(generator.told) == 43
+
+    def test_case_by_case_and_world_by_world(self, seeing):
+        model, generator, _ = seeing
+        found = sampled(model, wonder("P(mood_{colour}, colour_{weather=fair} | weather=foul)"), 30, kept=5)
+        generator.told.clear()
+        shown = pictures(model, found, generator)
+        assert shown.shape == (5 * 3, 16, 16, 3) and len(generator.told) == 15
+        for case, row in zip(found.first, shown.reshape(5, 3, 16, 16, 3)):
+            for (_, values), picture in zip(case, row):
+                assert (picture[0, 0, 0] > picture[0, 0, 2]) == (values["colour"] == "red")
+            assert len({picture[0, 0, 1] for picture in row}) == 1, "one case, one seed"
+        assert len({row[0, 0, 0, 1] for row in shown.reshape(5, 3, 16, 16, 3)}) > 1
+
+    def test_labels_are_told_where_the_model_has_no_picture(self, model):
+        drawn = []
+
+        class Listener:
+            def sample(self, values, seeds, check):
+                drawn.extend(zip(values, seeds, strict=True))
+                return np.zeros((len(values), 4, 4, 3), np.uint8)
+
+        found = sampled(model, ask("P(road | do(season))"), 30, kept=4)
+        assert pictures(model, found, Listener()).shape == (4, 4, 4, 3)
+        assert [values["season"] for values, _ in drawn] == ["summer", "winter", "summer", "winter"]
+        (a, one), (b, same), (_, other), _ = drawn
+        assert one == same != other and 0 <= one < 2**63, "the same case under both settings"
+        assert a["mood"] == b["mood"] and float(a["light"]) != float(b["light"])
+        again = sampled(model, ask("P(mood)"), 500, kept=1)
+        pictures(model, again, Listener())
+        assert drawn[-1][1] == one, "a case is itself in every question"
+
+    def test_numbers_are_moved_inside(self):
+        assert inside(CONCEPTS, {"light": "10.4", "angle": -3, "road": "icy"}) == {
+            "light": "10.0", "angle": "-1.0", "road": "icy"
+        }  # fmt: skip
+
+    def test_a_picture_is_asked_for(self, seeing):
+        model, generator, _ = seeing
+        found = sampled(model, wonder("P(picture, mood | do(colour=red))"), 40, kept=1)
+        assert found.pictures == ("picture",) and [str(part) for part in found.parts] == ["P(mood | do(colour=red))"]
+        assert sample_notes(found)[-2:] == [
+            "picture is a picture, and has no table: look at some of the cases",
+            "pictures are among the outcomes, so that each outcome is shown by itself",
+        ]
+        alone = sampled(model, wonder("P(picture)"), 40)
+        assert alone.parts == () and sample_chart(alone).width == 1024
+        assert sample_table(alone).startswith("P(picture), from 40 cases\n\n- picture is a picture")
+
+    @pytest.mark.parametrize("typed, message", [
+        ("P(mood | do(picture=x))", "query: picture is a picture, which cannot be set; set what causes it"),
+        ("P(picture=x)", "query: picture is a picture, and no case has exactly this one"),
+        ("P(picture, mood=bad)", "query: picture is a picture, and cannot be asked .* mood; put that behind the bar"),
+        ("P(picture_{colour=red}, picture_{colour=blue})", "query: picture is asked for twice.*nor are two pictures"),
+        ("P(mood | picture=x)", "query: picture is a picture, which cannot be given"),
+    ])  # fmt: skip
+    def test_questions_that_pictures_cannot_answer(self, seeing, typed, message):
+        with pytest.raises(CounterfactError, match=message):
+            sampled(seeing[0], wonder(typed), 10)
 
 
 class TestCharts:

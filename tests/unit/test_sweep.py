@@ -33,12 +33,14 @@ def cluster() -> Iterator[None]:
         patch.delenv("RAY_ADDRESS", raising=False)
         from ray.cluster_utils import Cluster
 
+        handler = signal.getsignal(signal.SIGTERM)
         few = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
         made = Cluster(True, head_node_args={"num_cpus": 2, "object_store_memory": 80_000_000, **few})
         try:
             yield
         finally:
             made.shutdown()
+            signal.signal(signal.SIGTERM, handler)
 
 
 SMALL = (
@@ -123,13 +125,14 @@ def test_what_ends_a_sweep_ends_its_tasks(cluster, tmp_path, ended):
         os.kill(os.getpid(), signal.SIGINT)
 
     keys = [{"x": x, "wrong": ended == "mistake"} for x in range(2)]
+    handler = signal.getsignal(signal.SIGTERM)
     if ended == "interrupt":
         threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(CounterfactError if ended == "mistake" else KeyboardInterrupt) as raised:
         sweep(work, keys, None, on_cluster("auto"))
     if ended == "mistake":
         assert type(raised.value) is CounterfactError and str(raised.value) == "rows: too few; give more"
-    assert calls.read_text() == "called\n"
+    assert calls.read_text() == "called\n" and signal.getsignal(signal.SIGTERM) is handler
     until = time.monotonic() + 30
     while alive(int(running.read_text())) and time.monotonic() < until:
         time.sleep(0.05)
