@@ -18,6 +18,7 @@ sys.path.append(str(ROOT / "tests" / "helpers"))
 
 LAYERS = {
     "unit": "needs no ComfyUI",
+    "slow": "needs no ComfyUI either, but trains, runs whole commands or goes through thousands of cases",
     "model": "ComfyUI's classes, or models as they are shipped, in this process",
     "server": "a running ComfyUI server",
     "browser": "a running ComfyUI server and a browser",

@@ -1,4 +1,4 @@
-"""The baselines: exact where they promise it, confined where they have masks, counted one by one."""
+"""The baselines: exact where they promise it, confined where they have masks."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -8,38 +8,18 @@ import pytest
 import torch
 
 from causal_core.attention.capture import AttentionMaps
-from causal_core.bench.baselines import BASELINES, Setting, edited, latent_mask
+from causal_core.bench.baselines import BASELINES, edited, latent_mask
 from causal_core.bench.baselines.caption_swap import edit_friendly
 from causal_core.bench.baselines.inpaint import inpaint_true_mask
 from causal_core.bench.baselines.prompt_to_prompt import Control, blend_mask, controlled, p2p, token_map
 from causal_core.bench.baselines.semantic import at_least_quantile, directions, leditspp, sega
 from causal_core.bench.baselines.setting import changed_phrases
-from causal_core.concepts import Concept, Concepts
-from causal_core.demo.schedule import denoised, sampling_sigmas
+from causal_core.demo.schedule import denoised
 from causal_core.errors import CounterfactError
 from causal_core.graph import CausalGraph
 from causal_core.plan import Intervention, propagate
 
-STEPS = 6
-SIGMAS = sampling_sigmas(STEPS, 0.1).tolist()
-PHRASES = {"foliage": {"green": "green foliage", "bare": "bare"}, "car": {"red": "red car", "blue": "blue car"}}
-CONCEPTS = Concepts(
-    (
-        Concept("season", ("summer", "winter"), "summer"),
-        Concept("foliage", ("green", "bare"), "green", PHRASES["foliage"]),
-        Concept("car", ("red", "blue"), "red", PHRASES["car"]),
-    )
-)
-GRAPH = CausalGraph.from_edges([("season", "foliage")], concepts=CONCEPTS)
-CHANGED = propagate(GRAPH, Intervention({"season": "winter"}), {"foliage": "bare"})
-NULL = propagate(GRAPH, Intervention({}))
-NOTHING = torch.zeros(8, 8)
-INSIDE = torch.zeros(8, 8).index_fill(1, torch.tensor([0, 1, 2]), 1.0)
-
-
-def setting(model, plan=CHANGED, changed=INSIDE, **more):
-    x0 = 0.5 * torch.randn(1, 8, 8, 8, generator=torch.Generator().manual_seed(1))
-    return Setting(model, plan, x0, SIGMAS, 7, changed, **more)
+from ..helpers.winter import CHANGED, CONCEPTS, GRAPH, NOTHING, NULL, STEPS, setting
 
 
 @pytest.fixture(scope="module")
@@ -71,36 +51,6 @@ def test_edit_friendly_is_exact_at_the_guidance_of_its_inversion(null):
 @pytest.mark.parametrize("method", [sega, leditspp])
 def test_semantic_guidance_of_scale_0_returns_the_source(changed, method):
     assert far(method(changed, scale=0.0), changed.x0) < 1e-5 < 1e-3 < far(method(changed, scale=3.0), changed.x0)
-
-
-@pytest.mark.parametrize("name", list(BASELINES))
-def test_methods_are_deterministic_and_finite(model, changed, name):
-    first, second = (edited(BASELINES[name], one).latent for one in (changed, setting(model)))
-    assert torch.equal(first, second) and torch.isfinite(first).all() and first.shape == (1, 8, 8, 8)
-
-
-def test_evaluations_are_counted_as_if_each_method_did_its_own_inversion(model):
-    seen = []
-
-    def rows(texts):
-        denoise = setting(model).denoiser(texts)
-
-        def counted(x, sigma, chosen, maps=None):
-            seen.append(len(chosen))
-            return denoise(x, sigma, chosen, maps)
-
-        return counted
-
-    shared = setting(model, rows=rows)
-    # Two changed concepts: four edits, each with a row, beside the base and, for sega, the empty caption.
-    expected = {"img2img": (2, 8), "ddim": (2, 18), "p2p": (3, 24), "sega": (6, 42), "leditspp": (5, 36)}
-    expected |= {"edit_friendly": (2, 18), "inpaint_true_mask": (1, 6)}
-    for name, method in BASELINES.items():
-        outcome = edited(method, shared)
-        assert (outcome.rows_per_step, outcome.evaluations) == expected[name], name
-    # The factual and the empty inversion once each; p2p reads attention from the model itself.
-    shares = {"img2img": 8, "ddim": 18, "sega": 36, "leditspp": 30, "edit_friendly": 12, "inpaint_true_mask": 6}
-    assert sum(seen) == 2 * STEPS + sum(shares.values())
 
 
 # Semantic guidance on a denoiser with known answers: the estimate depends on the caption alone.

@@ -3,65 +3,21 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from causal_core.demo import schedule, train
+from causal_core.demo import schedule
 from causal_core.demo.captions import training_caption
 from causal_core.demo.config import PRESETS, DemoConfig, get_config
 from causal_core.demo.latents import PatchPCA
 from causal_core.demo.model import DemoModel, from_uint8, generate, to_uint8
 from causal_core.demo.tokenizer import END, PAD, START, UNKNOWN, WordTokenizer
 from causal_core.errors import CounterfactError
-from causal_core.training import CHECKPOINT, PREVIOUS, Watch, run
 from causal_core.worlds.dataset import SceneData
 
-TINY = DemoConfig("tiny", size=16, patch=4, latent_channels=8, widths=(32,), text_width=16, text_heads=2, max_length=16)
-COLOURS = {"red": (220, 40, 40), "blue": (40, 60, 220), "green": (40, 160, 60)}
-
-
-class StubWorld:
-    """Two coloured rectangles."""
-
-    name, version = "stub", "1"
-
-    def concepts(self):
-        return [SimpleNamespace(name=name, domain=tuple(COLOURS)) for name in ("sky", "wall")]
-
-    def vocabulary(self):
-        return sorted({*COLOURS, "sky", "wall", "the", "is"})
-
-    def phrases(self, name, value):
-        return f"{value} {name}", f"the {name} is {value}"
-
-    def sample(self, seed, do=None, mode="observational"):
-        rng = np.random.default_rng(seed)
-        values = {name: str(rng.choice(list(COLOURS))) for name in ("sky", "wall")}
-        return SimpleNamespace(seed=seed, values={**values, **(do or {}), "hidden": "x"})
-
-    def render(self, scene, size):
-        image = np.empty((size, size, 3), np.uint8)
-        image[: size // 2] = COLOURS[scene.values["sky"]]
-        image[size // 2 :] = COLOURS[scene.values["wall"]]
-        noise = np.random.default_rng(scene.seed).integers(-20, 20, image.shape)
-        return (image + noise).clip(0, 255).astype(np.uint8)
-
-    def caption(self, scene):
-        return ", ".join(f"{scene.values[name]} {name}" for name in ("sky", "wall"))
-
-
-@pytest.fixture
-def data(tmp_path, monkeypatch):
-    monkeypatch.setenv("COUNTERFACT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("causal_core.worlds.dataset.SHARD", 20)
-    data = SceneData(StubWorld(), 16, count=50)
-    data.render(1)
-    return data
+from ..helpers.stub_world import COLOURS, TINY, StubWorld, scenes  # noqa: F401
 
 
 def test_tokenizer_gives_one_id_a_word():
@@ -200,71 +156,3 @@ def test_captions_vary_but_tell_the_truth(data):
     seen = {training_caption(data.world, {"sky": "red", "wall": "blue"}, rng) for _ in range(300)}
     assert {"", "red sky, blue wall", "the sky is red, blue wall", "red sky", "blue wall, red sky"} <= seen
     assert not any("blue sky" in caption or "red wall" in caption for caption in seen)
-
-
-def _trainer(data):
-    trainer = train.Trainer(TINY, data, batch=4)
-    trainer.fit_latents()
-    return trainer
-
-
-def test_resumed_training_equals_uninterrupted_training(data, tmp_path):
-    whole = _trainer(data)
-    for _ in range(4):
-        whole.update(whole.losses()["loss"], 100)
-    stopped = _trainer(data)
-    for _ in range(2):
-        stopped.update(stopped.losses()["loss"], 100)
-    stopped.save(tmp_path)
-    resumed = train.Trainer(TINY, data, batch=4, seed=9)
-    assert resumed.resume(tmp_path) and resumed.images == 8
-    for _ in range(2):
-        resumed.update(resumed.losses()["loss"], 100)
-    for name in ("model", "average"):
-        want, got = getattr(whole, name).state_dict(), getattr(resumed, name).state_dict()
-        assert all(torch.equal(want[key], got[key]) for key in want)
-
-
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(data, tmp_path):
-    trainer = _trainer(data)
-    assert not trainer.resume(tmp_path)
-    for _ in range(2):
-        trainer.update(trainer.losses()["loss"], 100)
-        trainer.save(tmp_path)
-    newest = tmp_path / CHECKPOINT
-    newest.write_bytes(newest.read_bytes()[:1000])
-    assert trainer.resume(tmp_path) and trainer.step == 1
-    newest.unlink()
-    assert trainer.resume(tmp_path) and trainer.step == 1
-    (tmp_path / PREVIOUS).write_bytes(b"")
-    with pytest.raises(CounterfactError, match="empty folder"):
-        trainer.resume(tmp_path)
-
-
-def test_two_processes_do_not_share_a_run_folder(data, tmp_path):
-    code = "import sys, pathlib\nfrom causal_core.training import alone\n"
-    code += "with alone(pathlib.Path(sys.argv[1])): print('mine', flush=True); sys.stdin.read()"
-    trainer = _trainer(data)
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as other:
-        assert other.stdout.readline().strip() == b"mine"
-        with pytest.raises(CounterfactError, match="another process trains in it"):
-            run(trainer, tmp_path, 8, Watch())
-        assert trainer.step == 0
-        other.kill()
-        other.wait()
-    assert run(trainer, tmp_path, 8, Watch()) and trainer.images == 8
-
-
-def test_the_command_trains_and_goes_on(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "get_world", lambda name: StubWorld())
-    monkeypatch.setattr(train, "get_config", lambda name: TINY)
-    options = {"device": "cpu", "batch": 4, "scenes": 50, "render": False}
-    weights = train.train("tiny", tmp_path / "run", 8, **options)
-    assert DemoModel.load(weights).provenance["images"] == 8
-    train.train("tiny", tmp_path / "run", 16, **options)
-    assert DemoModel.load(weights).provenance["images"] == 16
-    assert (tmp_path / "run" / "sample-00000016.png").exists()
-    with pytest.raises(CounterfactError, match="batch"):
-        train.train("tiny", tmp_path / "run", 8, batch=0)

@@ -112,25 +112,6 @@ class TestSizes:
         found = discover(truth.concepts, Oracle(truth), strategy)
         assert links(found.graph) == ({("rain", "mud")} if strategy != "triplets" else set())
 
-    def test_two_hundred(self):
-        rng = random.Random(0)
-        names = [f"concept {i}" for i in range(200)]
-        truth = CausalGraph.from_edges([(names[rng.randrange(i)], names[i]) for i in range(1, 200)])
-        found = discover(truth.concepts, Oracle(truth, 0.004), "breadth_first")
-        assert found.calls == 201 and len(links(found.graph) & links(truth)) > 180
-
-    def test_a_model_that_says_yes_to_everything_about_two_hundred(self):
-        concepts = Concepts(tuple(Concept(f"concept {i}") for i in range(200)))
-
-        class Yes:
-            name, scores = "yes", "nothing"
-
-            def batch(self, requests, progress, check):
-                return ["Yes"] * len(requests)
-
-        found = discover(concepts, Yes(), "yes_no")
-        assert len(found.graph.edges) == 5000, "as many as a graph may have"
-
 
 def test_yes_to_both_directions_is_half_a_vote_for_each():
     class Yes(Oracle):

@@ -20,7 +20,6 @@ from causal_core.guidance.csg import (
     Result,
     Seen,
     Settings,
-    counterfactual,
     look,
     probe_latents,
     probe_steps,
@@ -442,26 +441,6 @@ def test_layer_sizes_of_other_shapes():
     assert grid_of(9 * 13, (36, 52)) == (9, 13) and grid_of(5 * 7, (9, 13)) == (5, 7)
     with pytest.raises(ValueError, match="no halving"):
         grid_of(10, (8, 8))
-
-
-def test_the_whole_edit_on_the_model_is_deterministic_and_null_is_the_source(model):
-    x0 = picture(1, (1, 8, 8, 8)) * 0.5
-    levels = sampling_sigmas(6, 0.1).tolist()
-
-    def run(changed, **settings):
-        rows = DiffusersRows(model, captions(changed))
-        watched = watched_spans(model.tokenizer.encode, changed)
-        return counterfactual(rows, x0, levels, changed, watched, 7, Settings(probes=3, **settings))
-
-    null = run(plan())
-    assert (null.latent - x0).abs().max() < 1e-3 and null.regions == {} and null.evaluations == 12
-    changed = plan({"season": "winter"}, {"foliage": "bare"})
-    first, second = run(changed), run(changed)
-    assert torch.equal(first.latent, second.latent) and list(first.regions) == ["season", "foliage"]
-    assert first.evaluations == 6 + 3 * 3 + 6 * 3 and first.rows_per_step == 3
-    fused = run(changed, fused=True)
-    assert fused.evaluations == 6 + 3 * 2 + 6 * 2 and fused.rows_per_step == 2
-    assert torch.equal(run(changed, strength=0.0).latent, null.latent)
 
 
 def test_noise_levels_skip_the_noisiest_share():

@@ -222,7 +222,7 @@ class TestWriting:
         questions = ["wet?", "is the road dry and the sun wet?", "rain", ""]
         requests = [
             Request(Prompt(question, chat=chat_), max_tokens=length, temperature=hot, seed=7)
-            for question in questions for chat_ in (True, False) for length in (3, 8) for hot in (0.0, 0.8)
+            for question in questions for chat_ in (True, False) for length in (2, 5) for hot in (0.0, 0.8)
         ]  # fmt: skip
         told = []
         together = model.batch(requests + [chat("wet?", "yes")], lambda done, total: told.append(done))

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from random_json import anything, text
 
 from causal_core.concepts import parse_concepts
 from causal_core.discovery.mechanisms import gumbel_posterior, language_mechanism
@@ -20,68 +15,7 @@ from causal_core.language.model import CHOICES, NOTHING, TEXT
 from causal_core.plan import Intervention, propagate, unexplained
 from causal_core.scm import SCM, Variable
 
-RAIN = Intervention({"weather": "rain"})
-
-
-def street(**values) -> CausalGraph:
-    """weather -> street -> shoes, weather -> mood (any words), weather -> noise (a number); no mechanisms."""
-    shown = {"weather": "clear", "street": "dry", "shoes": "clean", "mood": "merry", "noise": "30", **values}
-    equal = {name: f" = {value}" if value else "" for name, value in shown.items()}
-    concepts = parse_concepts(
-        f"weather: clear, rain{equal['weather']}\nstreet: dry, wet, flooded{equal['street']}\n"
-        f"shoes: clean, muddy{equal['shoes']}\nmood{equal['mood']}\nnoise: 0 .. 100{equal['noise']}"
-    )
-    edges = [("weather", "street"), ("street", "shoes"), ("weather", "mood"), ("weather", "noise")]
-    return CausalGraph.from_edges(edges, concepts=concepts)
-
-
-class Table:
-    """Answers for prompts that have certain words in them: probabilities by value, or a text.
-
-    A question about the same words is answered in the same way, whatever its form.
-    """
-
-    name, sees = "table", False
-
-    def __init__(self, rows: dict[str, object], scores: str = TEXT) -> None:
-        self.rows, self.scores, self.asked = rows, scores, []
-
-    def row(self, prompt: str):
-        words = re.sub(r'"', "", prompt).lower()
-        return next((row for key, row in self.rows.items() if all(w in words for w in key.split(" & "))), {})
-
-    def choice_logprobs(self, request, check=lambda: None):
-        row = self.row(request.prompt.text)
-        row = {} if isinstance(row, str) else row
-        named = dict(re.findall(r'^([A-Z])\. "(.*)"$', request.prompt.text, re.MULTILINE))
-        values = [named.get(choice, choice.strip()) for choice in request.choices]
-        return tuple(math.log(row[v]) if row.get(v) else -math.inf for v in values)
-
-    def complete(self, request, check=lambda: None):
-        row = self.row(request.prompt.text)
-        said = row if isinstance(row, str) else json.dumps({"value": max(row, key=row.get)}) if row else ""
-        # A text model goes on with a sentence.
-        return said if request.prompt.chat else re.sub(r'\{"value": "?(.*?)"?\}', r" \1. And so on", said)
-
-    def batch(self, requests, progress=lambda done, total: None, check=lambda: None):
-        check()
-        self.asked += requests
-        progress(len(requests), len(requests))
-        return [self.choice_logprobs(r) if r.choices else self.complete(r) for r in requests]
-
-
-STREET = {
-    "weather is clear & the street": {"dry": 0.8, "wet": 0.15, "flooded": 0.05},
-    "weather is rain & the street": {"dry": 0.1, "wet": 0.8, "flooded": 0.1},
-    "street is dry & the shoes": {"clean": 0.9, "muddy": 0.1},
-    "street is wet & the shoes": {"clean": 0.2, "muddy": 0.8},
-}
-
-
-def plan(model, graph=None, do=RAIN, fixed=None):
-    """Items by name."""
-    graph = graph or street()
-    return {i.name: i for i in propagate(graph, do, fixed, mechanism=language_mechanism(graph, model)).items}
+from ..helpers.street import RAIN, STREET, Table, plan, street
 
 
 class TestGumbel:
@@ -100,18 +34,6 @@ class TestGumbel:
         # i = 0: stays with 0.1 / (max(.9*.1, .1*.9) + max(.1*.1, .9*.9)) = 0.1 / 0.9.
         assert gumbel_posterior((0.9, 0.1), (0.1, 0.9), 0) == pytest.approx([1 / 9, 8 / 9])
         assert gumbel_posterior((0.9, 0.1), (0.1, 0.9), 1) == pytest.approx([0, 1])
-
-    @given(st.lists(st.tuples(st.floats(1e-30, 1), st.floats(1e-30, 1)), min_size=1, max_size=8), st.data())
-    @settings(max_examples=300, derandomize=True, deadline=None)
-    def test_it_is_a_distribution_and_stable(self, pairs, data):
-        p, q = (np.array(row) / sum(row) for row in zip(*pairs))
-        i = data.draw(st.integers(0, len(p) - 1))
-        posterior = gumbel_posterior(p, q, i)
-        assert posterior.sum() == pytest.approx(1) and (posterior >= 0).all()
-        # Counterfactual stability: only values that gained on the factual one can take its place.
-        lost = q / p <= (q[i] / p[i]) * (1 - 1e-9)
-        assert posterior[lost] == pytest.approx(0)
-        assert gumbel_posterior(p, p, i)[i] == pytest.approx(1)
 
 
 class TestChoices:
@@ -265,32 +187,6 @@ class TestWordsAndNumbers:
                 return super().complete(request) if "exactly" in request.prompt.text else "Let me think."
 
         assert plan(Late(STREET, NOTHING))["street"].counterfactual == "wet"
-
-    @given(rng=st.randoms(use_true_random=True))
-    @settings(max_examples=100, derandomize=True, deadline=None)
-    def test_any_answer(self, rng):
-        """500 answers."""
-        graph, words = street(), ["wet", "Flooded", "sad", "muddy", "50", "value", "x"]
-        for _ in range(5):
-            odd = anything(rng, words)
-            answer = rng.choice([text(rng, 60), json.dumps(odd), json.dumps({"value": odd})])
-            for item in plan(Table({"": answer}, rng.choice([TEXT, CHOICES, NOTHING])), graph).values():
-                assert item.counterfactual == graph.concepts[item.name].match(item.counterfactual)
-
-    @given(
-        st.lists(st.floats(allow_nan=True) | st.just(-math.inf), min_size=3, max_size=3),
-        st.sampled_from([TEXT, CHOICES]),
-    )
-    @settings(max_examples=300, derandomize=True, deadline=None)
-    def test_any_score(self, numbers, scores):
-        class Odd(Table):
-            def choice_logprobs(self, request, check=lambda: None):
-                at = len(request.prompt.text) % 3
-                return tuple((numbers * 2)[at : at + len(request.choices)])
-
-        item = plan(Odd({}, scores))["street"]
-        assert item.counterfactual in ("dry", "wet", "flooded")
-        assert item.probability is None or 0 <= item.probability <= 1
 
 
 class TestMixed:

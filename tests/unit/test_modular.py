@@ -1,4 +1,4 @@
-"""Modular models: the h-graph, mechanisms, rows to learn from, runs that stop and go on, plans of samplers."""
+"""Modular models: the h-graph, mechanisms, rows to learn from, plans of samplers."""
 
 import itertools
 import math
@@ -14,8 +14,7 @@ from causal_core.bench.modular_problems import QUESTIONS, as_graph, problem
 from causal_core.errors import CounterfactError
 from causal_core.graph import CausalGraph
 from causal_core.identify import identify
-from causal_core.modular import fit as fitting
-from causal_core.modular.fit import Effort, LikelihoodTraining, fit, fitted
+from causal_core.modular.fit import Effort, fit, fitted
 from causal_core.modular.hgraph import exchangeable, parts
 from causal_core.modular.idgen import Sampler, plan
 from causal_core.modular.mechanisms import KINDS, Shape
@@ -23,7 +22,6 @@ from causal_core.modular.model import ModularModel
 from causal_core.modular.records import Records
 from causal_core.modular.sample import answer, ask, draw
 from causal_core.query import parse_query
-from causal_core.training import Watch, run
 
 from ..helpers.random_scm import random_graph
 
@@ -209,48 +207,6 @@ def test_wrong_kinds_are_told():
         ModularModel.of(as_graph("x -> y"), kinds={"y": "flow"})
     with pytest.raises(CounterfactError, match="unknown variable in kinds: 'w'"):
         ModularModel.of(as_graph("x -> y"), kinds={"w": "table"})
-
-
-class Stops(Watch):
-    """Says stop after some steps."""
-
-    def __init__(self, steps):
-        self.left = steps
-
-    def stopped(self):
-        self.left -= 1
-        return self.left < 0
-
-
-@pytest.mark.parametrize("method", ["likelihood", "adversarial"])
-def test_a_stopped_run_goes_on_as_if_it_had_not_been(front_door, tmp_path, method):
-    p, data = front_door
-    effort = Effort(12, 64, 0.01, 1)
-    whole = fit(p.graph, data, tmp_path / "whole", method, effort)
-    stops = Stops(7 if method == "likelihood" else 17)
-    with pytest.raises(KeyboardInterrupt):
-        fit(p.graph, data, tmp_path / "run", method, effort, watch=lambda told: stops)
-    resumed = fit(p.graph, data, tmp_path / "run", method, effort)
-    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values()))
-
-
-def test_divergence_keeps_the_last_good_weights(front_door, tmp_path, monkeypatch):
-    p, data = front_door
-    honest = LikelihoodTraining.losses
-
-    def poisoned(self):
-        found = honest(self)
-        return {"loss": found["loss"] * (math.nan if self.step > 20 else 1.0)}
-
-    monkeypatch.setattr(LikelihoodTraining, "losses", poisoned)
-    monkeypatch.setattr("causal_core.training.LOG_SECONDS", 0.0)
-    monkeypatch.setattr(fitting, "train", lambda *args: run(*args, 0.0))
-    with pytest.raises(CounterfactError, match="diverged"):
-        fit(p.graph, data, tmp_path, effort=QUICK)
-    monkeypatch.setattr(LikelihoodTraining, "losses", honest)
-    training = LikelihoodTraining(ModularModel(data.coding, p.graph.confounded), ("x", "y"), data, QUICK, 0)
-    assert training.resume(tmp_path / "part-0" / "0") and 0 < training.step <= 21
-    assert all(v.isfinite().all() for v in training.model.state_dict().values())
 
 
 def test_too_few_rows_are_told():
