@@ -7,7 +7,7 @@ What is identifiable comes out right however the hidden causes were fitted; what
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from ..expression import Symbol, Value
 from ..graph import CausalGraph
 from ..identify import identify
 from ..query import Query, Term, as_query
-from .model import ModularModel, Noise, Values
+from .model import CHUNK, ModularModel, Noise, Values
 
 BATCH, MOST_TRIES = 20_000, 200
 
@@ -96,25 +96,28 @@ def draw(
             raise CounterfactError(f"query: {name} is a picture, which cannot be given; give labels")
         if not coding.variables[coding.index(name)].domain:
             raise CounterfactError(f"query: {name} is a number, and no case meets one exactly; give it a few values")
-    batch = min(count, BATCH) if model.pictures else BATCH  # pictures cost
+    given = {do: [name for one, name, _ in conditions if one == do] for do, _, _ in conditions}
+    # Where a condition is behind a picture, every try costs one.
+    seeing = any(set(model.pictures) & set(model.needed(names, dict(do))) for do, names in given.items())
+    step = CHUNK if seeing else BATCH
     kept: list[Noise] = []
     found = tried = 0
-    while found < count:
+    for noise in _noise(model, rng, step):
+        if found >= count:
+            break
         check()
-        if tried >= MOST_TRIES * max(count, batch) and not found:
+        if tried >= MOST_TRIES * max(count, step) and not found:
             what = ", ".join(map(str, query.given))
             raise CounterfactError(f"query: {what} never happens in the fitted model; leave it out, or take more data")
-        if tried >= MOST_TRIES * max(count, batch):
+        if tried >= MOST_TRIES * max(count, step):
             break
-        noise = model.noise(batch, rng)
-        meets = torch.ones(batch, dtype=torch.bool)
-        seen = {do: model.propagate(noise, places[do], [name for one, name, _ in conditions if one == do])
-                for do in dict.fromkeys(do for do, _, _ in conditions)}  # fmt: skip
+        meets = torch.ones(len(next(iter(noise.own.values()))), dtype=torch.bool)
+        seen = {do: model.propagate(noise, places[do], names) for do, names in given.items()}
         for do, name, wish in conditions:
             variable = coding.variables[coding.index(name)]
             meets &= seen[do][name].argmax(1) == variable.domain.index(variable.value(variable.vector(wish)))
         kept.append(noise.rows(meets))
-        tried += batch
+        tried += len(meets)
         found += int(meets.sum())
     noise = Noise(
         [torch.cat(parts)[:count] for parts in zip(*(n.hidden for n in kept))],
@@ -123,6 +126,13 @@ def draw(
     # Whatever is behind a picture costs a picture of each case.
     asked = {do: [term.variable for term in terms if world(term) == do] if model.pictures else None for do in wanted}
     return Cases({do: model.propagate(noise, places[do], asked[do]) for do in wanted}, noise, found / tried)
+
+
+def _noise(model: ModularModel, rng: torch.Generator, step: int) -> Iterator[Noise]:
+    """Noise of cases without end, ``step`` at a time: the same cases whatever the step."""
+    while True:
+        whole = model.noise(BATCH, rng)
+        yield from (whole.rows(slice(at, at + step)) for at in range(0, BATCH, step))
 
 
 def answer(

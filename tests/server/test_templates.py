@@ -306,7 +306,7 @@ def test_hidden_causes(template):
 def test_front_door(template):
     run = template("front_door")
     run.run()
-    # By enumeration of the model that the pictures come from: 0.62 and 0.63, where those who mean 1 or 0 seem to differ.
+    # By enumeration of the model that the pictures come from: 0.62 and 0.63.
     doing, seeing = (probabilities(run.text(title)) for title in ("Doing", "Seeing"))
     assert abs(doing["0", "1"] - 0.623) < 0.12 and abs(doing["1", "1"] - 0.634) < 0.12
     assert abs(seeing["0", "1"] - seeing["1", "1"]) > 0.15

@@ -222,3 +222,14 @@ def test_samplers_of_one_question_go_through_the_picture_too():
     sampler = Sampler(graph_of(), query, data, Effort(200, 256, 0.03, 1), generators={"picture": Squares()})
     truth = [np.mean(np.array(world(20_000, 1, kind)["word"]) == "yes") for kind in ("dark", "light")]
     assert np.abs(sampler.answer(4000) - truth).max() < 0.03
+
+
+def test_conditions_behind_a_picture_are_met_by_the_same_cases_whatever_is_asked_for(model, monkeypatch):
+    plugged = model.plugged({"picture": Squares()})
+    query = parse_query("P(kind | word=yes)", graph_of().concepts)
+    few, many = (draw(plugged, query, count).noise.own["kind"] for count in (5, 300))
+    assert torch.equal(few, many[:5])
+    monkeypatch.setattr("causal_core.modular.sample.CHUNK", 64)
+    generator = Squares()
+    draw(model.plugged({"picture": generator}), query, 5)
+    assert len(generator.told) == 64 + 5  # to find them, and to know them whole

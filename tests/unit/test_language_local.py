@@ -240,7 +240,7 @@ class TestWriting:
         assert model.complete(replace(hot, temperature=1e-4)) == model.complete(replace(hot, temperature=0.0))
 
     def test_ends_with_the_context(self, model, loaded):
-        calls, question = [], "wet? " * 40
+        calls, question = [], "wet? " * 100
         assert model.complete(Request(Prompt(question, chat=False), max_tokens=10**6), lambda: calls.append(1))
         assert len(calls) <= 3 + 256 - len(loaded.tokenizer(question)["input_ids"])
 

@@ -283,7 +283,7 @@ class TestPictures:
 
     def test_case_by_case_and_world_by_world(self, seeing):
         model, generator, _ = seeing
-        found = sampled(model, wonder("P(mood_{colour}, colour_{weather=fair} | weather=foul)"), 30, kept=5)
+        found = sampled(model, wonder("P(mood_{colour}, colour_{weather=fair} | weather=foul)"), 200, kept=5)
         generator.told.clear()
         shown = pictures(model, found, generator)
         assert shown.shape == (5 * 3, 16, 16, 3) and len(generator.told) == 15
