@@ -95,8 +95,16 @@ def test_a_killed_worker_is_replaced_and_results_keep_their_order(cluster, tmp_p
     assert sweep(lambda key: pytest.fail("computed again"), keys, tmp_path / "run") == found
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C ends what runs, also in the background of a shell, where processes begin with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("ended", ["mistake", "interrupt"])
-def test_what_ends_a_sweep_ends_its_tasks(cluster, tmp_path, ended):
+def test_what_ends_a_sweep_ends_its_tasks(cluster, interruptible, tmp_path, ended):
     running, calls = tmp_path / "pid", tmp_path / "calls"
     paths = str(running), str(calls)
 
