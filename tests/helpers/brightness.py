@@ -1,4 +1,4 @@
-"""Pictures of one grey, and an autoencoder for pictures of their size that cannot draw."""
+"""Pictures of one grey, an autoencoder for pictures of their size that cannot draw, and a chain of three variables."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ TINY = AutoencoderConfig(
     "tiny", size=16, widths=(32,), attention_levels=0, encoder_widths=(8, 16), encoder_hidden=16, residual=3, batch=4,
     images=8,
 )  # fmt: skip
+CHAIN = Coding(tuple(Variable(n, interval=(0.0, 10.0)) for n in "abc"), ((), (0,), (1,)))
 
 
 class Brightness:

@@ -1,29 +1,60 @@
-"""The benchmark of causal autoencoders in whole runs: its command, and its reader that learns."""
+"""The benchmark of causal autoencoders in runs: all methods trained and measured, its reader, and its command."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from causal_core.autoencoder.coding import Coding
+from causal_core.autoencoder.config import AutoencoderConfig
+from causal_core.autoencoder.model import CausalAutoencoder, CausalLatent
 from causal_core.bench import autoencoder as bench
 from causal_core.bench import autoencoder_measure as measure
 from causal_core.bench import autoencoder_reader as reader
 from causal_core.bench import disentanglement
+from causal_core.bench.autoencoder_cases import world_cases
 from causal_core.bench.baselines.autoencoders import METHODS, replica
+from causal_core.bench.baselines.autoencoders.method import Method
+from causal_core.bench.baselines.autoencoders.replica import Replica
 from causal_core.concepts import Concept, Concepts
+from causal_core.errors import CounterfactError
 from causal_core.graph import CausalGraph
+from causal_core.worlds import get_world
 
-from ..helpers.brightness import TINY, Brightness
+from ..helpers.brightness import CHAIN, TINY, Brightness
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     monkeypatch.setattr(replica, "LEAST_STEPS", 2)
+
+
+@pytest.fixture(scope="module")
+def pendulum():
+    return reader.UniformScenes("pendulum", 16)
+
+
+@pytest.fixture(scope="module")
+def trained(pendulum, tmp_path_factory):
+    """Weights files of all methods after two steps, and a reader after one."""
+    folder = tmp_path_factory.mktemp("run")
+    paths = {name: method.trained(TINY, pendulum, folder) for name, method in METHODS.items()}
+    reader.trained(pendulum, 64, folder)
+    return folder, paths
+
+
+@pytest.fixture(scope="module")
+def setup(trained):
+    folder, paths = trained
+    weights = {name: (name, path) for name, path in paths.items()}
+    return measure.Setup(weights, folder / "reader.safetensors", "pendulum", None, 16, 2, 1, numbers=(1, 2, 3))
 
 
 def test_the_reader_learns_what_it_sees_and_loads_as_saved(tmp_path):
@@ -44,14 +75,14 @@ def options(*words):
     return parser.parse_args(list(map(str, words)))
 
 
-def test_the_command_measures_a_world(monkeypatch, tmp_path, capsys):
+def test_the_command_measures_a_world(trained, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("COUNTERFACT_CACHE", str(tmp_path))
     monkeypatch.setattr(disentanglement, "ROUNDS", 3)
     for module in (measure, bench):
         monkeypatch.setattr(module, "LONG_STEPS", 3)
     config, out = tmp_path / "tiny.json", tmp_path / "out.json"
     config.write_text(json.dumps(TINY.to_dict()))
-    own = METHODS["ours"].trained(TINY, reader.UniformScenes("pendulum", 16), tmp_path / "own")
+    own = trained[1]["ours"]
     code = bench.main(
         options(
             "--config", config, "--also", f"half={own}", "--methods", "ours", "replica",
@@ -105,3 +136,112 @@ def test_the_command_measures_a_strangers_folder(monkeypatch, tmp_path, capsys):
     assert not {"ours.psnr_truth", "ours.descendant_mae", "truth.drift"} & set(found)
     assert "conditional_ddpm.dci.completeness" not in found
     assert capsys.readouterr().out
+
+
+def test_a_reader_of_other_pictures_is_not_used(trained):
+    with pytest.raises(CounterfactError, match="--run"):
+        reader.trained(Brightness(), 64, trained[0])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_draws_pictures_and_is_trained_once(name, trained, pendulum):
+    folder, paths = trained
+    before = paths[name].stat().st_mtime_ns
+    assert METHODS[name].trained(TINY, pendulum, folder) == paths[name]
+    assert paths[name].stat().st_mtime_ns == before
+    method = METHODS[name].load(paths[name])
+    assert method.provenance["images"] == 8 and method.provenance["data"] == pendulum.key
+    cases = world_cases(get_world("pendulum"), method.coding, 16, (1, 2))
+    latent = method.encode(cases.images, cases.labels, 2, torch.Generator().manual_seed(0))
+    for number, do in enumerate(cases.do):
+        made = method.decode(method.intervened(latent, {number: do}))
+        assert made.shape == cases.images.shape and made.isfinite().all() and made.abs().max() <= 1
+
+
+def test_weights_of_another_config_are_not_taken(trained, pendulum):
+    other = AutoencoderConfig.from_dict({**TINY.to_dict(), "learning_rate": 0.5})
+    with pytest.raises(CounterfactError, match="--run"):
+        METHODS["causal_vae"].trained(other, pendulum, trained[0])
+    with pytest.raises(CounterfactError, match="no usable replica"):
+        METHODS["replica"].load(trained[1]["causal_vae"])
+
+
+def test_training_goes_on_where_it_stopped(pendulum, tmp_path):
+    assert METHODS["causal_vae"].trained(TINY, pendulum, tmp_path).exists()
+    longer = AutoencoderConfig.from_dict({**TINY.to_dict(), "images": 12})
+    path = METHODS["causal_vae"].trained(longer, pendulum, tmp_path)
+    assert METHODS["causal_vae"].load(path).provenance["images"] == 12
+    steps = [json.loads(line)["step"] for line in (tmp_path / "causal_vae" / "log.jsonl").read_text().splitlines()]
+    assert steps == [2, 3]
+
+
+def test_averaged_weights_come_with_the_statistics_of_the_normalisations(trained):
+    norm = next(m for m in Replica.load(trained[1]["replica"]).modules() if isinstance(m, torch.nn.BatchNorm2d))
+    assert norm.num_batches_tracked == 2
+
+
+class Identity(Method):
+    """A method that returns the picture, whatever is asked."""
+
+    losses = None
+
+    def encode(self, images, labels, steps, rng):
+        return CausalLatent(labels, labels, labels[:, :0], images, steps)
+
+    def intervened(self, latent, do):
+        return latent
+
+    def decode(self, latent):
+        return latent.noise
+
+
+def test_a_method_that_does_nothing_keeps_everything_and_hits_nothing(setup):
+    here = measure.Bench(setup, {"identity": Identity(TINY, Coding.of(get_world("pendulum").graph()))})
+    rows = here.effects("identity", (1, 2))
+    assert (rows["composition_1"] == 0).all()
+    axioms = here.axioms("identity", (1, 2))
+    assert (axioms["composition_10"] == 0).all() and (axioms["reversibility"] == 0).all()
+    # Minimality: nothing of the new value is as near, all of the old value are as far.
+    assert rows["minimality"] == pytest.approx(math.log(0.8 + 0.2 * math.e))
+    truth = here.effects(measure.TRUTH, (1, 2))
+    assert rows["psnr_truth"].max() < 50 and truth["features"].shape == (2, 4, reader.HIDDEN)
+
+
+class Shade(Identity):
+    """A method that makes a picture lighter by the mean of its latents, and knows what it made."""
+
+    def encode(self, images, labels, steps, rng):
+        return CausalLatent(labels, labels, labels[:, :0], images - 0.1 * labels.mean(1)[:, None, None, None], steps)
+
+    def intervened(self, latent, do):
+        z = latent.z.clone()
+        for i, value in do.items():
+            z[:, i : i + 1] = value
+        return replace(latent, z=z)
+
+    def decode(self, latent):
+        return latent.noise + 0.1 * latent.z.mean(1)[:, None, None, None]
+
+
+def test_an_intervention_is_undone_by_the_factual_value(setup):
+    here = measure.Bench(setup, {"shade": Shade(TINY, Coding.of(get_world("pendulum").graph()))})
+    rows = here.axioms("shade", (1, 2))
+    assert rows["reversibility"].max() < 1e-6 and rows["composition_10"].max() < 1e-6
+    cases, method = here.cases((1,)), here.loaded["shade"]
+    pictures = here.made(method, method.encode(cases.images, cases.labels, 1, None), cases)
+    assert all((picture - cases.images).abs().max() > 1e-3 for picture in pictures)
+
+
+def test_speed_and_memory_are_those_of_this_process(setup):
+    found = measure.speed(setup, "causal_vae", 2)
+    assert found["counterfactuals_per_second"] > 0 and found["peak_memory_mb"] > 100
+
+
+def test_weights_of_other_variables_are_told(monkeypatch, tmp_path, trained):
+    monkeypatch.setenv("COUNTERFACT_CACHE", str(tmp_path))
+    path = tmp_path / "other.safetensors"
+    CausalAutoencoder(TINY, CHAIN).save(path)
+    for words in (["--weights", path], ["--also", f"mine={path}"]):
+        with pytest.raises(CounterfactError, match="other variables"):
+            bench.prepare(options(*words, "--methods", "ours", "--pictures", 4, "--run", tmp_path / "run"))
+    assert not (tmp_path / "run").exists(), "told before anything is trained"
