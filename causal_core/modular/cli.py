@@ -99,8 +99,9 @@ def main(args: argparse.Namespace) -> None:
     # Before the work, so that a mistake in a question costs nothing.
     queries = [identified(graph, parse_query(query, graph.concepts)) for query in args.ask]
     bare = ModularModel(data.coding, graph.confounded)
+    terms = [term for query in queries for term in (*query.of, *query.given)]
     if args.generator is None and any(
-        set(bare.pictures) & set(bare.needed(term.variable for term in query.of)) for query in queries
+        set(bare.pictures) & set(bare.needed([term.variable], dict(term.do))) for term in terms
     ):
         raise CounterfactError(
             f"--ask: an answer goes through the picture {bare.pictures[0]}; add --generator WEIGHTS, which draws it"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -103,23 +101,9 @@ def test_self_attention_that_is_not_fused_shows(measured):
     assert measured(unfused) > 10.6
 
 
-@pytest.fixture
-def run(capsys, monkeypatch):
-    """Run the command with words; returns what it prints. The shape "demo" is the small one, with 64 places."""
-    monkeypatch.setitem(overhead.SHAPES, "demo", replace(SMALL, name="demo", size=64))
-
-    def run(*words):
-        parser = argparse.ArgumentParser()
-        overhead.add_arguments(parser)
-        assert overhead.main(parser.parse_args(words)) == 0
-        return capsys.readouterr().out
-
-    return run
-
-
-def test_a_run_prints_its_table_and_writes_its_metrics(run, tmp_path):
+def test_a_run_prints_its_table_and_writes_its_metrics(overhead_command, tmp_path):
     out = tmp_path / "out.json"
-    printed = run("--shapes", "demo", "--repeats", "2", "--device", "cpu", "--json", str(out))
+    printed = overhead_command("--shapes", "demo", "--repeats", "2", "--device", "cpu", "--json", str(out))
     written = json.loads(out.read_text())
     assert written["bench"] == "overhead" and written["version"] == 1
     metrics, config = written["metrics"], written["config"]
@@ -128,8 +112,8 @@ def test_a_run_prints_its_table_and_writes_its_metrics(run, tmp_path):
     assert "| demo | float32 |" in printed and "CPU time of the process" in printed
 
 
-def test_another_size_has_another_name(run, tmp_path):
+def test_another_size_has_another_name(overhead_command, tmp_path):
     out = tmp_path / "out.json"
-    run("--shapes", "demo", "--repeats", "1", "--size", "128", "--device", "cpu", "--json", str(out))
+    overhead_command("--shapes", "demo", "--repeats", "1", "--size", "128", "--device", "cpu", "--json", str(out))
     assert {name.split(".")[0] for name in json.loads(out.read_text())["metrics"]} == {"demo_128"}
     assert overhead.resized(overhead.SHAPES["sdxl_1024"], 512).name == "sdxl_512"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-from dataclasses import replace
-
 import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
@@ -95,32 +92,18 @@ def test_only_work_is_timed_and_what_is_added_apart():
     assert 0 < found.added < found.work < found.wall - 0.045
 
 
-@pytest.fixture
-def run(capsys, monkeypatch):
-    """Run the command with words; returns what it prints. The shape "demo" is the small one, with 64 places."""
-    monkeypatch.setitem(overhead.SHAPES, "demo", replace(SMALL, name="demo", size=64))
-
-    def run(*words):
-        parser = argparse.ArgumentParser()
-        overhead.add_arguments(parser)
-        assert overhead.main(parser.parse_args(words)) == 0
-        return capsys.readouterr().out
-
-    return run
-
-
 @pytest.mark.parametrize(("words", "message"), [
     (["--repeats", "0"], "--threads and --repeats must be at least 1"),
     (["--threads", "0"], "--threads and --repeats must be at least 1"),
     (["--size", "100"], "--size must be a multiple of 64 pixels, not 100"),
     (["--size", "0"], "--size must be a multiple of 64 pixels, not 0"),
 ])  # fmt: skip
-def test_bad_options_are_named(run, words, message):
+def test_bad_options_are_named(overhead_command, words, message):
     with pytest.raises(CounterfactError, match=message):
-        run("--shapes", "demo", *words)
+        overhead_command("--shapes", "demo", *words)
 
 
-def test_a_gpu_that_is_not_there_is_named(run, monkeypatch):
+def test_a_gpu_that_is_not_there_is_named(overhead_command, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(CounterfactError, match="--device cuda: there is no GPU"):
-        run("--shapes", "demo", "--device", "cuda")
+        overhead_command("--shapes", "demo", "--device", "cuda")
