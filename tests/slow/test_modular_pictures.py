@@ -14,7 +14,7 @@ from causal_core.autoencoder.model import CausalAutoencoder
 from causal_core.concepts import Concept, Concepts
 from causal_core.errors import CounterfactError
 from causal_core.graph import CausalGraph, parse_edges
-from causal_core.modular.fit import Effort, fit
+from causal_core.modular.fit import Effort, LikelihoodTraining, fit
 from causal_core.modular.idgen import Sampler
 from causal_core.modular.model import ModularModel
 from causal_core.modular.records import Records
@@ -233,3 +233,15 @@ def test_conditions_behind_a_picture_are_met_by_the_same_cases_whatever_is_asked
     generator = Squares()
     draw(model.plugged({"picture": generator}), query, 5)
     assert len(generator.told) == 64 + 5  # to find them, and to know them whole
+
+
+def test_what_looks_at_a_picture_learns_too_but_more_slowly():
+    data = Records.of(Coding.of(graph_of(), {"picture": SIDE}), world(64))
+    whole = ModularModel(data.coding, graph_of().confounded, states=3)
+    training = LikelihoodTraining(whole, ["kind", "word"], data, Effort(5, 64, 0.03, 1), 0)
+    before = {name: parameter.detach().clone() for name, parameter in training.parameters.items()}
+    for _ in range(3):
+        training.advance(5)
+    moved = {name: float((p.detach() - before[name]).abs().max()) for name, p in training.parameters.items()}
+    eyes = [size for name, size in moved.items() if ".eyes." in name]
+    assert eyes and 0 < min(eyes) and max(eyes) < 0.1 * max(moved.values())
